@@ -1,0 +1,8 @@
+"""Published backbones: one file or folder a system; importing this package registers them all."""
+
+from importlib import import_module
+
+SYSTEMS = ("convnext",)
+
+for _name in SYSTEMS:
+    import_module(f"{__name__}.{_name}")

@@ -1,0 +1,65 @@
+"""The command line: `opsin VERB …`, one verb per thing a person wants, the same for every task."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from opsin.core.cli import catalog, doctor, measure, new_task, published, run
+from opsin.core.errors import as_user_error
+
+
+def _usage_error() -> type[Exception]:
+    """Click's exception for a wrong command line; typer carries its own copy of click from 0.29 on."""
+    return next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+USAGE_ERROR = _usage_error()
+
+app = typer.Typer(
+    name="opsin",
+    help="Published vision and attention systems on OpenMMLab's runners.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for _part in (run, catalog, published, measure, doctor, new_task):
+    _part.register(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; a person's mistake ends in one line and exit code 2.
+
+    Args:
+        arguments: what follows `opsin`; default the process's own. `--debug` anywhere shows tracebacks.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    try:
+        code = app(given, standalone_mode=False, prog_name="opsin")
+    except USAGE_ERROR as error:
+        context = getattr(error, "ctx", None)
+        hint = f"; see {context.command_path} --help" if context else ""
+        message = str(getattr(error, "message", error)).rstrip(".")
+        _leave(f"{message}{hint}", 2)
+    except (typer.Abort, KeyboardInterrupt):
+        _leave("stopped", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        mistake = as_user_error(error)
+        if debug or mistake is None:
+            raise
+        _leave(str(mistake), 2)
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _leave(line: str, code: int) -> None:
+    print(f"opsin: {line}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,47 @@
+"""Time and peak memory of one model, in the process that calls it."""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import time
+
+import torch
+
+
+def measure(name: str, size: int, batch: int, threads: int, runs: int, train: bool, bf16: bool) -> None:
+    """Prints one JSON line: the model's median milliseconds a batch and the memory it added at its peak.
+
+    Args:
+        name: a model name.
+        size: side of the square input, pixels.
+        batch: images a batch.
+        threads: CPU threads.
+        runs: timed runs after two that are not.
+        train: forward and backward in train mode instead of forward in eval mode.
+        bf16: under bf16 autocast.
+    """
+    from opsin.core.models import create_model
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    model = create_model(name).train(train)
+    image = torch.randn(batch, 3, size, size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def step() -> float:
+        start = time.perf_counter()
+        with torch.set_grad_enabled(train), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            out = model(image)
+        if train:
+            out.float().square().mean().backward()
+        return time.perf_counter() - start
+
+    for _ in range(2):
+        step()
+    median = statistics.median(step() for _ in range(runs))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(
+        json.dumps({"model": name, "milliseconds": 1000 * median, "peak_megabytes": (peak - before) / 1024})
+    )

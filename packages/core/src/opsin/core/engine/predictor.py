@@ -1,0 +1,278 @@
+"""Prediction for people: picture files, folders and videos in; predictions and pictures out.
+
+A task's predictor says how one result becomes JSON (`record`) and a picture (`picture`); walking the inputs,
+loading the model, reading images and writing files is the same for every task and stands here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import MODELS, init_default_scope
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from opsin.core.data.image import IMAGE_SUFFIXES, list_images, read_image, write_image
+from opsin.core.engine.config import pipeline_of
+from opsin.core.errors import UserError
+from opsin.core.published import differences, load_weights_only
+
+Image = NDArray[np.uint8]
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing to predict on: a file, and the name of its outputs (relative to the given folder)."""
+
+    path: Path
+    name: Path
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the file is a video."""
+        return self.path.suffix.lower() in VIDEO_SUFFIXES
+
+
+class Predictor:
+    """Runs a trained model on files; the base class of every task's predictor.
+
+    Args:
+        cfg: the config that the model was trained with.
+        checkpoint: its checkpoint; None keeps the random weights (an untrained baseline).
+        device: `cpu`, `cuda`, `cuda:1` …
+
+    Raises:
+        UserError: if the checkpoint can't be read or is of another model.
+    """
+
+    def __init__(self, cfg: Config, checkpoint: Path | None, *, device: str = "cpu") -> None:
+        init_default_scope(cfg.get("default_scope", "opsin"))
+        self.cfg = cfg
+        self.model = MODELS.build(cfg.model)
+        self.meta: dict[str, Any] = {}
+        if checkpoint is not None:
+            self._load(Path(checkpoint))
+        self.model.to(device).eval()
+        loader, self.pipeline = self._split_pipeline()
+        self.channels_reversed = loader == "LoadImageFromFile"  # OpenMMLab's loader gives BGR
+
+    def _load(self, checkpoint: Path) -> None:
+        if not checkpoint.is_file():
+            raise UserError(f"no checkpoint at {checkpoint}")
+        content = load_weights_only(checkpoint)
+        if not isinstance(content, dict) or "state_dict" not in content:
+            raise UserError(
+                f"{checkpoint} is not a checkpoint of opsin", "opsin convert reads the authors' files"
+            )
+        problems = differences(self.model.state_dict(), content["state_dict"])
+        if problems:
+            raise UserError(f"{checkpoint} is of another model: {'; '.join(problems[:3])}")
+        self.model.load_state_dict(content["state_dict"])
+        self.meta = dict(content.get("meta", {}).get("dataset_meta") or {})
+
+    def _split_pipeline(self) -> tuple[str, Compose]:
+        """The name of the image loader, and the transforms without it and without annotation loaders."""
+        transforms = pipeline_of(self.cfg)
+        names = [str(t["type"]).rsplit(".", 1)[-1] for t in transforms]
+        loader = next((name for name in names if name.startswith("LoadImage")), "")
+        kept = [t for t, name in zip(transforms, names, strict=True) if not name.startswith("Load")]
+        return loader, Compose(kept)
+
+    # What a task says.
+
+    def record(self, result: Any, image: Image, path: Path) -> dict[str, Any]:
+        """The JSON values of one result."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how a result becomes JSON")
+
+    def picture(self, result: Any, image: Image) -> Image:
+        """The picture of one result, RGB uint8."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how a result is drawn")
+
+    def save(self, result: Any, image: Image, source: Source, out: Path) -> None:
+        """Writes the files of one result besides picture and record (masks, restored images); none here."""
+
+    def finish(self, records: list[dict[str, Any]], out: Path) -> None:
+        """Writes all records; here as a list in `predictions.json`."""
+        write_json(out / "predictions.json", records)
+
+    def read(self, path: Path) -> Image:
+        """Reads one image file as RGB uint8 (H, W, 3)."""
+        return read_image(path)
+
+    def infer(self, image: Image, path: Path) -> Any:
+        """The model's result for one RGB image: pipeline, collate, `test_step`, first result."""
+        pixels = image[..., ::-1].copy() if self.channels_reversed else image
+        sample = {
+            "img": pixels,
+            "img_path": str(path),
+            "img_id": 0,
+            "img_shape": image.shape[:2],
+            "ori_shape": image.shape[:2],
+        }
+        batch = pseudo_collate([self.pipeline(sample)])
+        with torch.inference_mode():
+            return self.model.test_step(batch)[0]
+
+    # The way of the files.
+
+    def predict(
+        self,
+        inputs: Sequence[Path],
+        out: Path,
+        *,
+        on_error: Literal["raise", "skip"] = "raise",
+        quiet: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Predicts on every image and video, writes `out/pictures/…` and the task's prediction files.
+
+        Args:
+            inputs: image files, video files and folders of them.
+            out: folder for the results; made if it is not there.
+            on_error: what a file that can't be read does: stop (after what is done has been written) or be
+                reported and skipped.
+            quiet: no progress bar.
+
+        Returns:
+            The records, in the order of the inputs; a skipped file has `{"file", "error"}`.
+        """
+        sources = find_sources(inputs)
+        make_folder(out)
+        records: list[dict[str, Any]] = []
+        console = Console(stderr=True)
+        try:
+            for source in track(
+                sources, "predict", console=console, disable=quiet or not console.is_terminal
+            ):
+                try:
+                    records += (
+                        self._predict_video(source, out)
+                        if source.is_video
+                        else [self._predict_image(source, out)]
+                    )
+                except UserError as error:
+                    if on_error == "raise":
+                        raise
+                    console.print(f"skipped: {error}", soft_wrap=True, highlight=False)
+                    records.append({"file": str(source.path), "error": str(error)})
+        finally:
+            self.finish(records, out)
+        return records
+
+    def _predict_image(self, source: Source, out: Path) -> dict[str, Any]:
+        image = self.read(source.path)
+        result = self.infer(image, source.path)
+        self.save(result, image, source, out)
+        write_image(out / "pictures" / source.name.with_suffix(".png"), self.picture(result, image))
+        return {"file": str(source.path), **self.record(result, image, source.path)}
+
+    def _predict_video(self, source: Source, out: Path) -> list[dict[str, Any]]:
+        target = out / "pictures" / source.name.with_suffix(".mp4")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        writer, records = None, []
+        rate, frames = open_video(source.path)
+        for index, image in enumerate(frames):
+            result = self.infer(image, source.path)
+            drawn = self.picture(result, image)
+            if writer is None:
+                fourcc = cv2.VideoWriter.fourcc(*"mp4v")
+                writer = cv2.VideoWriter(str(target), fourcc, rate, (drawn.shape[1], drawn.shape[0]))
+            writer.write(drawn[..., ::-1])
+            records.append(
+                {"file": str(source.path), "frame": index, **self.record(result, image, source.path)}
+            )
+        if writer is None:
+            raise UserError(f"{source.path} holds no readable frame")
+        writer.release()
+        return records
+
+
+def find_sources(inputs: Sequence[Path]) -> list[Source]:
+    """The images and videos that `inputs` name, folders walked; output names are unique.
+
+    Raises:
+        UserError: if an input is not there, is of an unknown kind, or a folder holds nothing to predict on.
+    """
+    sources = []
+    for given in map(Path, inputs):
+        if given.is_dir():
+            videos = sorted(p for p in given.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+            images = [] if videos and not _has_images(given) else list_images(given)
+            sources += [Source(path, path.relative_to(given)) for path in images + videos]
+        elif not given.exists():
+            raise UserError(f"no file or folder at {given}")
+        elif given.suffix.lower() in {*VIDEO_SUFFIXES, *IMAGE_SUFFIXES}:
+            sources.append(Source(given, Path(given.name)))
+        else:
+            raise UserError(f"{given} is neither an image nor a video")
+    return _with_unique_names(sources)
+
+
+def _has_images(folder: Path) -> bool:
+    return any(p.suffix.lower() in IMAGE_SUFFIXES for p in folder.rglob("*"))
+
+
+def _with_unique_names(sources: list[Source]) -> list[Source]:
+    taken: dict[Path, int] = {}
+    unique = []
+    for source in sources:
+        key = source.name.with_suffix("")
+        count = taken.get(key, 0)
+        taken[key] = count + 1
+        name = (
+            source.name
+            if count == 0
+            else source.name.with_name(f"{key.name}_{count + 1}{source.name.suffix}")
+        )
+        unique.append(Source(source.path, name))
+    return unique
+
+
+def open_video(path: Path) -> tuple[float, Iterator[Image]]:
+    """Frames per second, and the frames as RGB uint8 (H, W, 3)."""
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        raise UserError(f"{path} can't be read as a video")
+
+    def frames() -> Iterator[Image]:
+        while True:
+            read, frame = capture.read()
+            if not read:
+                capture.release()
+                return
+            yield np.ascontiguousarray(frame[..., ::-1], dtype=np.uint8)
+
+    return capture.get(cv2.CAP_PROP_FPS) or 25.0, frames()
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and its parents.
+
+    Raises:
+        UserError: if it can't be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"can't write to {path}: {error.strerror}") from error
+    if not os.access(path, os.W_OK):
+        raise UserError(f"can't write to {path}: permission denied")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)

@@ -1,0 +1,1 @@
+"""Building blocks that several systems share; each file is named after what it holds."""

@@ -1,0 +1,25 @@
+"""Stochastic depth (Deep Networks with Stochastic Depth, arXiv 1603.09382), one draw a sample."""
+
+from torch import Tensor, nn
+
+
+class DropPath(nn.Module):
+    """Drops the whole residual branch of a sample with probability `rate` while training.
+
+    Kept samples are divided by 1 - rate, so the expectation does not change. Any shape (B, …), same shape out.
+    """
+
+    def __init__(self, rate: float = 0.0) -> None:
+        super().__init__()
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f"drop path rate must be in [0, 1), got {rate}")
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        return x * x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep).div_(keep)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:.3f}"

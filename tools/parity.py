@@ -1,0 +1,8 @@
+"""`opsin parity` without an installed command: the same arguments."""
+
+import sys
+
+from opsin.core.cli import main
+
+if __name__ == "__main__":
+    main(["parity", *sys.argv[1:]])

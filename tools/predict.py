@@ -1,0 +1,8 @@
+"""`opsin predict` without an installed command: the same arguments."""
+
+import sys
+
+from opsin.core.cli import main
+
+if __name__ == "__main__":
+    main(["predict", *sys.argv[1:]])
