@@ -12,7 +12,9 @@ def test_unmended_mmengine_asks_for_pkg_resources(unmended: Callable[[str], str]
     assert "No module named 'pkg_resources'" in error
 
 
-@pytest.mark.parametrize(("package", "module"), [("mmengine", "mmengine"), ("mmcv-lite", "mmcv"), ("pyyaml", "yaml")])
+@pytest.mark.parametrize(
+    ("package", "module"), [("mmengine", "mmengine"), ("mmcv-lite", "mmcv"), ("pyyaml", "yaml")]
+)
 def test_the_folder_is_found_by_module_and_by_distribution(package: str, module: str) -> None:
     path = Path(get_installed_path(package))
     assert path == Path(mmengine.__file__).parents[1] / module and path.is_dir()

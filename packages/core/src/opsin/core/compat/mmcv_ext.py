@@ -32,7 +32,9 @@ class _Extension(ModuleType):
 class _Finder(MetaPathFinder, Loader):
     """Finds `mmcv._ext` without importing mmcv."""
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         return spec_from_loader(NAME, self) if fullname == NAME else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
