@@ -25,7 +25,7 @@ def folder(tmp_path):
 
 
 def dataset(root, **options):
-    pipeline = [TRANSFORMS.build({"type": "LoadImage"})]
+    pipeline = [TRANSFORMS.build({"type": "opsin.LoadImage"})]
     return Folder(data_root=str(root), data_prefix={"img_path": "images"}, pipeline=pipeline, **options)
 
 

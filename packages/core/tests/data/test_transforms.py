@@ -142,7 +142,7 @@ def test_unknown_argument_is_an_error():
 
 def test_load_image_reads_once_and_takes_a_given_picture(tmp_path):
     write_image(tmp_path / "a.png", np.full((4, 6, 3), 7, np.uint8))
-    load = TRANSFORMS.build({"type": "LoadImage"})
+    load = TRANSFORMS.build({"type": "opsin.LoadImage"})
     assert isinstance(load, LoadImage)
     out = load({"img_path": tmp_path / "a.png"})
     assert (out["img"] == 7).all()
