@@ -1,0 +1,221 @@
+"""Multi-scale deformable attention: each query gathers a few bilinear samples from every level of a pyramid.
+
+Deformable DETR, arXiv:2010.04159. Letters: B images, S = sum of H·W over the L levels, M heads of D channels,
+Q queries, P points a level.
+
+What a naive reading misses: places are (x, y) in 0..1 over the whole map including its border, so cell
+centres lie at (i + 0.5) / W; cells outside a map are 0; the weights are normalised over levels and points
+together, before they come here; values are stored level after level, row by row.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from opsin.core.ops import kernels
+from opsin.core.ops.gradients import gradients
+
+
+def ms_deform_attn(value: Tensor, shapes: Tensor, places: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sum of bilinear samples of `value`.
+
+    Args:
+        value: (B, S, M, D); differentiable, as are `places` and `weight`.
+        shapes: (L, 2) integers, height and width of each level.
+        places: (B, Q, M, L, P, 2) x, y in 0..1 (outside: cells of value 0).
+        weight: (B, Q, M, L, P).
+
+    Returns:
+        (B, Q, M * D), head after head.
+
+    Raises:
+        ValueError: if the levels' sizes do not add up to S (on the CPU).
+    """
+    return _attend(value, shapes, places.to(value.dtype), weight.to(value.dtype))
+
+
+def ms_deform_attn_reference(value: Tensor, shapes: Tensor, places: Tensor, weight: Tensor) -> Tensor:
+    """The definition of `ms_deform_attn` by `grid_sample`."""
+    batch, _, heads, width_d = value.shape
+    queries, points = places.shape[1], places.shape[4]
+    grids = (2 * places - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # (L, BM, Q, P, 2)
+    out = value.new_zeros(batch * heads, width_d, queries, points)
+    levels = value.split([int(h) * int(w) for h, w in shapes.tolist()], 1)
+    for level, (height, width) in enumerate(shapes.tolist()):
+        maps = levels[level].permute(0, 2, 3, 1).reshape(batch * heads, width_d, height, width)
+        sampled = F.grid_sample(maps, grids[level], padding_mode="zeros", align_corners=False)
+        out = out + sampled * weight[:, :, :, level].transpose(1, 2).reshape(
+            batch * heads, 1, queries, points
+        )
+    return out.sum(-1).view(batch, heads * width_d, queries).transpose(1, 2).contiguous()
+
+
+def _arrays(dtype: torch.dtype, shapes: Tensor, *tensors: Tensor) -> list[kernels.Array]:
+    value, *others = (kernels.array(tensor.detach().to(dtype)) for tensor in tensors)
+    sizes = kernels.array(shapes.long())
+    if int(sizes.prod(1).sum()) != value.shape[1]:
+        raise ValueError(f"ms_deform_attn: levels {sizes.tolist()} do not add up to {value.shape[1]} values")
+    return [value, sizes, *others]
+
+
+@torch.library.custom_op("opsin::ms_deform_attn", mutates_args=())
+def _attend(value: Tensor, shapes: Tensor, places: Tensor, weight: Tensor) -> Tensor:
+    batch, _, heads, width_d = value.shape
+    if not kernels.enabled(value, shapes, places, weight):
+        return ms_deform_attn_reference(value, shapes, places, weight)
+    from opsin.core.ops.kernels.ms_deform_attn import forward
+
+    dtype = kernels.working_dtype(value.dtype)
+    out = torch.zeros(batch, places.shape[1], heads, width_d, dtype=dtype)
+    kernels.run(forward, batch * heads, *_arrays(dtype, shapes, value, places, weight), out.numpy())
+    return out.flatten(2).to(value.dtype)
+
+
+@torch.library.custom_op("opsin::ms_deform_attn_backward", mutates_args=())
+def _attend_backward(
+    grad: Tensor, value: Tensor, shapes: Tensor, places: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of value, places and weight, by the CPU kernel."""
+    from opsin.core.ops.kernels.ms_deform_attn import backward
+
+    batch, _, heads, width_d = value.shape
+    dtype = kernels.working_dtype(value.dtype)
+    grads = tuple(torch.zeros(tensor.shape, dtype=dtype) for tensor in (value, places, weight))
+    given = _arrays(dtype, shapes, value, places, weight)
+    grad_out = kernels.array(grad.to(dtype).reshape(batch, -1, heads, width_d))
+    kernels.run(backward, batch * heads, *given, grad_out, *(g.numpy() for g in grads))
+    return grads[0].to(value.dtype), grads[1].to(value.dtype), grads[2].to(value.dtype)
+
+
+@_attend.register_fake
+def _attend_fake(value: Tensor, shapes: Tensor, places: Tensor, weight: Tensor) -> Tensor:
+    return value.new_empty(value.shape[0], places.shape[1], value.shape[2] * value.shape[3])
+
+
+@_attend_backward.register_fake
+def _attend_backward_fake(
+    grad: Tensor, value: Tensor, shapes: Tensor, places: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return value.new_empty(value.shape), value.new_empty(places.shape), value.new_empty(weight.shape)
+
+
+def _context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _vjp(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    value, shapes, places, weight = ctx.saved_tensors
+    if kernels.enabled(*ctx.saved_tensors):
+        grads = _attend_backward(grad, value, shapes, places, weight)
+    else:
+        grads = gradients(
+            lambda v, p, w: ms_deform_attn_reference(v, shapes, p, w), (value, places, weight), grad
+        )
+    return grads[0], None, grads[1], grads[2]
+
+
+_attend.register_autograd(_vjp, setup_context=_context)
+
+
+class MultiScaleDeformableAttention(nn.Module):
+    """The attention layer around `ms_deform_attn`: projections, places and weights from the query, residual.
+
+    Args:
+        embed_dims: channels of queries and values.
+        num_heads: heads, which share the channels out equally.
+        num_levels: levels of the pyramid.
+        num_points: samples of a head in each level.
+        dropout: on the projected output, before the residual.
+        batch_first: whether queries and values are (B, length, C); else (length, B, C).
+        value_proj_ratio: channels of the projected values, in `embed_dims`.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int = 256,
+        num_heads: int = 8,
+        num_levels: int = 4,
+        num_points: int = 4,
+        dropout: float = 0.1,
+        batch_first: bool = False,
+        value_proj_ratio: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if embed_dims % num_heads:
+            raise ValueError(f"embed_dims {embed_dims} does not divide into {num_heads} heads")
+        self.grid = (num_heads, num_levels, num_points)
+        self.batch_first = batch_first
+        self.sampling_offsets = nn.Linear(embed_dims, 2 * math.prod(self.grid))
+        self.attention_weights = nn.Linear(embed_dims, math.prod(self.grid))
+        self.value_proj = nn.Linear(embed_dims, int(embed_dims * value_proj_ratio))
+        self.output_proj = nn.Linear(int(embed_dims * value_proj_ratio), embed_dims)
+        self.dropout = nn.Dropout(dropout)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Heads look in directions spread over a circle, point n at distance n, all points weighted
+        equally.""" heads, levels, points = self.grid for linear in (self.sampling_offsets,
+        self.attention_weights):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        angles = torch.arange(heads) * (2 * math.pi / heads)
+        directions = torch.stack([angles.cos(), angles.sin()], -1)
+        directions = directions / directions.abs().amax(-1, keepdim=True)
+        steps = torch.arange(1.0, points + 1)[:, None]
+        with torch.no_grad():
+            spread = (directions[:, None, None] * steps).expand(heads, levels, points, 2)
+            self.sampling_offsets.bias.copy_(spread.flatten())
+        for linear in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(
+        self,
+        query: Tensor,
+        value: Tensor,
+        reference_points: Tensor,
+        shapes: Tensor,
+        query_pos: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Attends from each query to the values around its reference.
+
+        Args:
+            query: (B, Q, C), or (Q, B, C) unless `batch_first`; so is value.
+            value: (B, S, C).
+            reference_points: (B, Q, L, 2) x, y in 0..1, or (B, Q, L, 4) boxes as centre and size.
+            shapes: (L, 2) integers, height and width of each level.
+            query_pos: added to the query where places and weights are predicted.
+            key_padding_mask: (B, S), True where a value is padding and counts as 0.
+
+        Returns:
+            Like query.
+        """
+        asked = query if query_pos is None else query + query_pos
+        if not self.batch_first:
+            asked, value = asked.transpose(0, 1), value.transpose(0, 1)
+        batch, queries, _ = asked.shape
+        value = self.value_proj(value)
+        if key_padding_mask is not None:
+            value = value.masked_fill(key_padding_mask[..., None], 0.0)
+        offsets = self.sampling_offsets(asked).view(batch, queries, *self.grid, 2)
+        weight = self.attention_weights(asked).view(batch, queries, self.grid[0], -1).softmax(-1)
+        out = ms_deform_attn(
+            value.unflatten(-1, (self.grid[0], -1)),
+            shapes,
+            self._places(offsets, reference_points, shapes),
+            weight.view(batch, queries, *self.grid),
+        )
+        out = self.output_proj(out)
+        return self.dropout(out if self.batch_first else out.transpose(0, 1)) + query
+
+    def _places(self, offsets: Tensor, references: Tensor, shapes: Tensor) -> Tensor:
+        references = references[:, :, None, :, None]
+        if references.shape[-1] == 2:
+            return references + offsets / shapes.flip(-1)[None, None, None, :, None].to(offsets)
+        return references[..., :2] + offsets / self.grid[2] * references[..., 2:] * 0.5
