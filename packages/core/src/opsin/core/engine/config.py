@@ -8,6 +8,7 @@ one in that package's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
@@ -15,7 +16,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from mmengine import registry as root
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.registry import Registry
 
 from opsin.core import compat
 from opsin.core.errors import UserError, unknown
@@ -172,6 +175,17 @@ def _opsin_bases() -> Iterator[None]:
         yield
     finally:
         Config._get_cfg_path = staticmethod(original)
+
+
+def unknown_type(error: BaseException) -> UserError | None:
+    """What a person did wrong if `error` is mmengine's for a `type` that no registry has, else None."""
+    found = re.search(r"'?([\w.]+) is not in the (\w+)::([\w ]+) registry", str(error))
+    if not isinstance(error, KeyError) or found is None:
+        return None
+    name, _, kind = found.groups()
+    registries = [r for r in vars(root).values() if isinstance(r, Registry) and r.name == kind]
+    known = {n for r in registries for part in (r, *r.children.values()) for n in part.module_dict}
+    return unknown(f"{kind} type", name, known)
 
 
 def pipeline_of(cfg: Config) -> list[ConfigDict]:
