@@ -61,8 +61,8 @@ def cli_page() -> str:
             f"- `{'`, `'.join(p.opts)}`: {p.help}" for p in command.params if getattr(p, "help", None)
         ] + [""]
     lines += [
-        "`--debug` with any command shows the traceback of a mistake. `opsin --install-completion` sets up the shell's",
-        "completion.",
+        "`--debug` with any command shows the traceback of a mistake. `opsin --install-completion` sets up",
+        "the shell's completion.",
     ]
     return "\n".join(lines) + "\n"
 

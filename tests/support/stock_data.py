@@ -64,7 +64,9 @@ def write_coco(root: Path, things: Sequence[str], stuff: Sequence[str] = ()) -> 
         stuff: names of the other classes, with the ids that follow.
     """
     rng = np.random.default_rng(0)
-    categories = [{"id": i, "name": n, "isthing": int(i <= len(things))} for i, n in enumerate((*things, *stuff), 1)]
+    categories = [
+        {"id": i, "name": n, "isthing": int(i <= len(things))} for i, n in enumerate((*things, *stuff), 1)
+    ]
     for split in ("train2017", "val2017"):
         (root / split).mkdir(parents=True)
         (root / "annotations" / f"panoptic_{split}").mkdir(parents=True)
@@ -78,7 +80,10 @@ def write_coco(root: Path, things: Sequence[str], stuff: Sequence[str] = ()) -> 
             instances += here
             if stuff:
                 ground = _thing(10 * number, number, len(things) + 1, segments == 0)
-                infos = [{k: a[k] for k in ("id", "category_id", "bbox", "area", "iscrowd")} for a in [ground, *here]]
+                infos = [
+                    {k: a[k] for k in ("id", "category_id", "bbox", "area", "iscrowd")}
+                    for a in [ground, *here]
+                ]
                 panoptic.append({"image_id": number, "file_name": f"{number}.png", "segments_info": infos})
                 # A segment's id is stored in the red channel, which is OpenCV's last.
                 ids = np.zeros((HEIGHT, WIDTH, 3), np.uint8)

@@ -5,6 +5,7 @@ Small means: pictures, channels, queries, layers and proposals; every type name,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,11 @@ from torch import Tensor
 
 from opsin.core import compat
 from opsin.core.engine.config import find_config, set_data_root
-from mmengine.runner import Runner
+from opsin.core.engine.runner import Runner
 
-# Pictures and crops are an eighth as wide and high as the configs say.
-SHRINK = 8
+# Pictures and crops are about a tenth as wide and high as the configs say, in whole strides of the coarsest stage.
+SHRINK = 10
+STRIDE = 32
 SIZE_KEYS = {"scale", "scales", "img_scale", "crop_size", "size"}
 # Bottleneck ResNet of 8 instead of 64 base channels: the stages give an eighth of 256, 512, 1024, 2048.
 BASE_CHANNELS = 8
@@ -39,18 +41,20 @@ def small_config(name: str, data_root: Path, work_dir: Path, changes: Mapping[st
     set_data_root(cfg, data_root)
     _visit(cfg._cfg_dict, _without_pretrained)
     _visit(cfg.model, _limited)
-    for place in ("train_dataloader", "val_dataloader", "test_dataloader", "model"):
+    for place in ("train_dataloader", "val_dataloader", "test_dataloader"):
         _visit(cfg[place], _shrunk)
-    _visit(cfg.get("custom_hooks") or [], _shrunk)
+    _visit([cfg.model.data_preprocessor, cfg.get("custom_hooks", [])], _shrunk)
     for place in ("train_dataloader", "val_dataloader", "test_dataloader"):
         cfg[place].update(num_workers=0, persistent_workers=False)
     cfg.train_dataloader.batch_size = 2
     if cfg.model.backbone.type in ("ResNet", "ResNetV1c"):
         _thin_resnet(cfg.model)
+    if "neck" in cfg.model and cfg.model.neck.type == "FPN":
+        _visit(cfg.model, _narrow)
     cfg.merge_from_dict(dict(changes))
     cfg.default_hooks.checkpoint.update(interval=1)
     cfg.default_hooks.logger.update(interval=1)
-    cfg.train_cfg.val_interval = 1000
+    cfg.train_cfg.val_begin = 1000
     cfg.work_dir = str(work_dir)
     cfg.randomness = dict(seed=0)
     cfg.log_level = "ERROR"
@@ -85,7 +89,7 @@ def _shrunk(node: dict[str, Any]) -> None:
 def _smaller(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_smaller(item) for item in value)
-    return max(value // SHRINK, 32) if isinstance(value, int) else value
+    return math.ceil(value / SHRINK / STRIDE) * STRIDE if isinstance(value, int) else value
 
 
 def _thin_resnet(model: dict[str, Any]) -> None:
@@ -96,8 +100,15 @@ def _thin_resnet(model: dict[str, Any]) -> None:
         if part and "in_channels" in part:
             wide = part["in_channels"]
             part["in_channels"] = [c // 8 for c in wide] if isinstance(wide, (list, tuple)) else wide // 8
-            if "c1_in_channels" in part:
-                part["c1_in_channels"] //= 8
+            for key in {"channels", "c1_in_channels", "c1_channels"} & part.keys():
+                part[key] //= 8
+
+
+def _narrow(node: dict[str, Any]) -> None:
+    """Gives the pyramid, and the heads that read it, a quarter of their channels."""
+    for key in {"in_channels", "out_channels", "feat_channels", "conv_out_channels"} & node.keys():
+        if node[key] == 256:
+            node[key] = 64
 
 
 def _steps(cfg: Config, count: int) -> None:
@@ -120,11 +131,15 @@ class Watch(Hook):
         self.first_iteration = runner.iter
         self.initial = weights(runner)
 
-    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         """Keeps the losses of an iteration."""
         self.losses.append(outputs)
 
-    def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_test_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         """Keeps the predictions for a batch."""
         self.predictions += outputs
 
@@ -156,7 +171,7 @@ def _run(cfg: Config, steps: int, resume: bool) -> tuple[Watch, dict[str, float]
     cfg = cfg.copy()
     _steps(cfg, steps)
     cfg.resume = resume
-    cfg.experiment_name = cfg.visualizer.name = f"{Path(cfg.work_dir).name}-{steps}"
+    cfg.experiment_name = cfg.visualizer.name = f"{Path(cfg.work_dir).parent.name}-{steps}"
     runner = Runner.from_cfg(cfg)
     watch = Watch()
     runner.register_hook(watch)

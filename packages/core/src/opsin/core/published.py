@@ -10,6 +10,8 @@ A model that keeps the published names needs neither. `opsin parity` fills model
 
 from __future__ import annotations
 
+import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +24,8 @@ from opsin.core.errors import UserError
 
 # Where authors put the weights inside a file, the one meant for use first.
 WRAPPERS = ("state_dict_ema", "params_ema", "model_ema", "ema", "state_dict", "params", "model", "module")
+# What torch.load raises for files that are damaged or something else.
+UNREADABLE = (RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError, KeyError, AttributeError)
 PREFIXES = ("module.", "_orig_mod.")
 
 Tensors = dict[str, Tensor]
@@ -54,34 +58,20 @@ def load_weights_only(path: str | Path) -> Any:
     Raises:
         UserError: if the file is truncated, is no checkpoint, or holds objects whose loading would run code.
     """
-    import pickle
-
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            culprit = (
-                str(error).split("GLOBAL ")[-1].split(" was not")[0]
-                if "GLOBAL " in str(error)
-                else "an object"
-            )
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if refused or "weights_only" in str(error) or "Unsupported" in str(error):
+            culprit = refused.group(1) if refused else "an object"
             raise UserError(
-                f"{path} holds {culprit[:80]}, whose loading could run code",
+                f"{path} holds {culprit}, whose loading could run code",
                 "opsin reads tensors only; ask its author for a clean file",
             ) from error
         raise UserError(f"{path} is not a checkpoint") from error
-    except (
-        RuntimeError,
-        EOFError,
-        zipfile.BadZipFile,
-        OSError,
-        ValueError,
-        KeyError,
-        AttributeError,
-    ) as error:
-        raise UserError(
-            f"{path} is truncated or not a checkpoint ({str(error).splitlines()[0][:100]})"
-        ) from error
+    except UNREADABLE as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:100]
+        raise UserError(f"{path} is truncated or not a checkpoint ({reason})") from error
 
 
 def _load_safetensors(path: Path) -> Tensors:

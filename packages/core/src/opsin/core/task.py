@@ -69,8 +69,10 @@ class Task:
         return Path(str(resources.files(self.package))) / "configs"
 
     def configs(self) -> dict[str, Path]:
-        """Short name (file stem) to path of every runnable config; files that begin with `_` are bases."""
-        return {p.stem: p for p in sorted(self.config_dir().rglob("*.py")) if not p.stem.startswith("_")}
+        """Short name (file stem) to path of every runnable config; `_` begins the names of bases."""
+        root = self.config_dir()
+        paths = [p for p in sorted(root.rglob("*.py")) if "/_" not in f"/{p.relative_to(root).as_posix()}"]
+        return {path.stem: path for path in paths}
 
 
 def _load(target: str) -> Callable[..., Any]:
