@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt requirements-dev.txt $(wildcard package
 	touch $(STAMP)
 
 demo: setup
-	$(BIN)/python -m opsin demo demo_out
+	$(BIN)/python tools/demo.py demo_out
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist=loadgroup -q

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from engine_toy import config, loader, weights
+from engine_toy import Losses, config, loader, weights
 
 from opsin.core.engine.runner import train
 from opsin.core.errors import UserError
@@ -125,6 +125,17 @@ def test_resume_reads_no_sample_that_was_trained_already(tmp_path: Path) -> None
         patch.setattr(ToyVectors, "prepare_data", counted)
         train(config(val_dataloader=None, val_cfg=None, val_evaluator=None), tmp_path, resume=True)
     assert len(read) == 4
+
+
+@pytest.mark.parametrize(("kept", "left"), [(15, 11), (24, 6), (35, 1)])
+def test_resume_with_another_batch_size_keeps_the_place(kept: int, left: int, tmp_path: Path) -> None:
+    every = dict(default_hooks=dict(checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=1)))
+    train(config(**every), tmp_path)
+    (tmp_path / "last_checkpoint").write_text(str(tmp_path / f"iter_{kept}.pth"))
+    changes = dict(train_dataloader=loader(batch_size=8), custom_hooks=[dict(type="Losses")])
+    resumed = train(config(**every, **changes), tmp_path, resume=True)
+    assert (resumed.iter, resumed.epoch) == (18, 3)
+    assert [len(hook.losses) for hook in resumed.hooks if isinstance(hook, Losses)] == [left]
 
 
 def test_resume_with_nothing_to_resume_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import os
 import pty
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from engine_toy import Losses, config, loader
+from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -124,9 +124,9 @@ def test_two_runs_in_one_second_share_nothing(tmp_path: Path) -> None:
     assert "best_score" not in second.message_hub.runtime_info
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """A terminal as stderr; what is drawn on it comes to the list."""
+    """A terminal as stderr; what was drawn on it is in the list afterwards."""
     ours, theirs = pty.openpty()
     drawn: list[str] = []
 
@@ -137,26 +137,22 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     reader = threading.Thread(target=read)
     reader.start()
-    with os.fdopen(theirs, "w") as stream:
-        monkeypatch.setattr(sys, "stderr", stream)
-        monkeypatch.setenv("TERM", "xterm")
-        monkeypatch.setenv("COLUMNS", "100")
+    with os.fdopen(theirs, "w") as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        patch.setenv("TERM", "xterm")
+        patch.setenv("COLUMNS", "100")
         yield drawn
     reader.join()
     os.close(ours)
 
 
-def test_progress_is_drawn_on_a_terminal(terminal: list[str], tmp_path: Path) -> None:
-    stream = sys.stderr
-    runner = train(config(), tmp_path)
-    assert sys.stderr is stream
-    stream.flush()
-    deadline = time.monotonic() + 5
-    while "36/36" not in "".join(terminal) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    screen = "".join(terminal)
-    print(repr(screen[-3000:]))
-    assert all(text in screen for text in ("train", "val", "36/36", "loss"))
+def test_progress_is_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with terminal(monkeypatch) as drawn:
+        stream = sys.stderr
+        runner = train(config(), tmp_path)
+        assert sys.stderr is stream
+    screen = "".join(drawn)
+    assert [text for text in ("train", "val", "36/36", "loss") if text not in screen] == []
     assert all(hook.progress is None for hook in runner.hooks if isinstance(hook, ProgressHook))
 
 
@@ -179,6 +175,14 @@ def test_evaluation_gives_the_numbers_among_the_metrics(tmp_path: Path) -> None:
     assert metrics == evaluate(
         config(test_dataloader=loader(shuffle=False, workers=1)), tmp_path / "iter_36.pth"
     )
+
+
+def test_config_is_readable_in_the_work_dir_and_in_checkpoints(tmp_path: Path) -> None:
+    train(Config(config().to_dict(), format_python_code=True), tmp_path)
+    (file,) = tmp_path.glob("*.py")
+    content = torch.load(tmp_path / "iter_36.pth", weights_only=True)
+    assert max(map(len, file.read_text().splitlines())) < 100
+    assert Config.fromfile(file).to_dict() == Config.fromstring(content["meta"]["cfg"], ".py").to_dict()
 
 
 def test_a_hook_of_opsin_can_be_dropped(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
 
 
@@ -38,8 +37,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
 def as_user_error(error: BaseException | None) -> UserError | None:
     """The `UserError` behind an exception, if a person's mistake is what caused it.
 
-    mmengine's registries and torch's data-loader workers raise the error again under a longer text; this
-    finds the first one.
+    mmengine's registries raise the error again under a longer text; this finds the first one.
     """
     found = None
     seen: set[int] = set()
@@ -48,7 +46,4 @@ def as_user_error(error: BaseException | None) -> UserError | None:
         if isinstance(error, UserError):
             found = error
         error = error.__cause__ or error.__context__
-    if found is None:
-        return None
-    from_worker = re.search(r"DataLoader worker process.*UserError: (.*)$", str(found))
-    return UserError(from_worker.group(1)) if from_worker else found
+    return found

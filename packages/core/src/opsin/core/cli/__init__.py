@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from opsin.core.cli import catalog, doctor, measure, new_task, published, run
-from opsin.core.errors import UserError, as_user_error
+from opsin.core.errors import as_user_error
 
 
 def _usage_error() -> type[Exception]:
@@ -52,20 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        mistake = as_user_error(error) or _unknown_type(error)
+        mistake = as_user_error(error)
         if debug or mistake is None:
             raise
         _leave(str(mistake), 2)
     else:
         sys.exit(code if isinstance(code, int) else 0)
-
-
-def _unknown_type(error: Exception) -> UserError | None:
-    if not isinstance(error, KeyError):
-        return None
-    from opsin.core.engine.config import unknown_type
-
-    return unknown_type(error)
 
 
 def _leave(line: str, code: int) -> None:

@@ -125,18 +125,16 @@ def predict(
 
 
 def newest_checkpoint(path: Path) -> Path:
-    """`path`, or the checkpoint that a work dir or its file `last_checkpoint` names.
+    """`path`, or the newest checkpoint of the run whose work dir (or file `last_checkpoint`) it is.
 
     Raises:
         UserError: if the work dir has no checkpoint.
     """
-    pointer = path / "last_checkpoint" if path.is_dir() else path
-    if pointer.name != "last_checkpoint":
-        return path
-    if not pointer.is_file():
-        raise UserError(f"no checkpoint in {pointer.parent}")
-    named = Path(pointer.read_text().strip())
-    return named if named.is_file() else pointer.parent / named.name  # the work dir may have been moved
+    from opsin.core.engine.checkpoint import LAST, last_checkpoint
+
+    if path.is_dir():
+        return last_checkpoint(path)
+    return last_checkpoint(path.parent) if path.name == LAST else path
 
 
 def checked_device(device: str) -> str:

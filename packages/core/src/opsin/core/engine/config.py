@@ -8,7 +8,6 @@ one in that package's.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
@@ -16,9 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mmengine import registry as root
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.registry import Registry
 
 from opsin.core import compat
 from opsin.core.errors import UserError, unknown
@@ -86,7 +83,7 @@ def load_config(name: str, *, overrides: Sequence[str] = (), data: Path | None =
     path = find_config(name)
     try:
         with _opsin_bases():
-            cfg = Config.fromfile(path)
+            cfg = Config.fromfile(path, format_python_code=False)  # layout by yapf takes seconds
     except UserError:
         raise
     except Exception as error:  # a config is code: whatever is wrong in it is the writer's to mend
@@ -175,17 +172,6 @@ def _opsin_bases() -> Iterator[None]:
         yield
     finally:
         Config._get_cfg_path = staticmethod(original)
-
-
-def unknown_type(error: BaseException) -> UserError | None:
-    """What a person did wrong if `error` is mmengine's for a `type` that no registry has, else None."""
-    found = re.search(r"'?([\w.]+) is not in the (\w+)::([\w ]+) registry", str(error))
-    if not isinstance(error, KeyError) or found is None:
-        return None
-    name, _, kind = found.groups()
-    registries = [r for r in vars(root).values() if isinstance(r, Registry) and r.name == kind]
-    known = {n for r in registries for part in (r, *r.children.values()) for n in part.module_dict}
-    return unknown(f"{kind} type", name, known)
 
 
 def pipeline_of(cfg: Config) -> list[ConfigDict]:

@@ -40,20 +40,22 @@ class SeedSteps(Hook):
 
 @HOOKS.register_module()
 class AverageLosses(Hook):
-    """Replaces the losses that get logged by their mean over all processes."""
+    """Detaches the losses that get logged, and replaces them by their mean over all processes."""
 
     priority = "HIGHEST"
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Outputs | None = None
     ) -> None:
-        """Averages the tensors of `outputs` in place."""
-        if get_world_size() == 1 or not outputs:
+        """Changes the tensors of `outputs` in place."""
+        tensors = {name: v.detach() for name, v in (outputs or {}).items() if isinstance(v, Tensor)}
+        if outputs is None or not tensors:
             return
-        names = [name for name, value in outputs.items() if isinstance(value, Tensor)]
-        values = torch.stack([outputs[name].detach().float().mean() for name in names])
-        all_reduce(values, op="mean")
-        outputs.update(zip(names, values, strict=True))
+        if get_world_size() > 1:
+            values = torch.stack([value.float().mean() for value in tensors.values()])
+            all_reduce(values, op="mean")
+            tensors = dict(zip(tensors, values, strict=True))
+        outputs.update(tensors)
 
 
 @HOOKS.register_module()
@@ -78,9 +80,7 @@ class StopOnNaN(Hook):
         """Looks at the losses of the step."""
         if not outputs or not self.every_n_train_iters(runner, self.interval):
             return
-        losses = {
-            k: float(v.detach() if isinstance(v, Tensor) else v) for k, v in outputs.items() if "loss" in k
-        }
+        losses = {name: float(value) for name, value in outputs.items() if "loss" in name}
         bad = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
         if bad:
             pictures = ", ".join(image_paths(data_batch)) or "no picture paths known"
@@ -120,12 +120,16 @@ def _image_paths(batch: Any) -> Iterator[str]:
 
 @HOOKS.register_module()
 class ExactResume(Hook):
-    """Adds gradients that wait for an optimizer step to what mmengine saves, and makes it plain types."""
+    """Adds to what mmengine saves, and makes it plain types.
+
+    Added are gradients that wait for an optimizer step, which the runner gathers, and the length of an epoch.
+    """
 
     priority = "LOWEST"  # after hooks that add to the checkpoint
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Adds the pending gradients that the runner has gathered, and replaces objects by plain types."""
+        """Adds what mmengine leaves out, and replaces objects by plain types."""
+        checkpoint["meta"]["iterations_per_epoch"] = len(runner.train_dataloader)
         if runner.pending_gradients is not None:
             checkpoint["pending_gradients"] = runner.pending_gradients
         for key in set(checkpoint) - {"state_dict"}:

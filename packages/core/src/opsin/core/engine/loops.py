@@ -5,9 +5,11 @@ They skip in the sampler, so no picture is read for what was trained already. Va
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
+from mmengine.logging import print_log
 from mmengine.runner import BaseLoop
 from mmengine.runner import EpochBasedTrainLoop as MMEngineEpochLoop
 from mmengine.runner import IterBasedTrainLoop as MMEngineIterLoop
@@ -28,6 +30,24 @@ def _skip(dataloader: Any, count: int) -> None:
 @LOOPS.register_module()
 class EpochBasedTrainLoop(MMEngineEpochLoop):
     """Trains by epochs; arguments as in mmengine's loop of this name."""
+
+    _iter: int
+    _epoch: int
+
+    def take_up(self, iterations_per_epoch: int | None) -> None:
+        """Keeps the place in the epoch when an epoch of the checkpoint's run had `iterations_per_epoch`.
+
+        That is another number than now after a change of batch size or of the number of processes.
+        """
+        now = len(self.dataloader)
+        if iterations_per_epoch not in (None, now):
+            done = (self._iter - self._epoch * iterations_per_epoch) * now // iterations_per_epoch
+            self._iter = self._epoch * now + done
+            print_log(
+                f"an epoch had {iterations_per_epoch} iterations and has {now}: going on after {done}",
+                logger="current",
+                level=logging.WARNING,
+            )
 
     def run_epoch(self) -> None:
         """Trains what is left of the current epoch."""

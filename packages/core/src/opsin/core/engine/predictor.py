@@ -24,9 +24,10 @@ from rich.console import Console
 from rich.progress import track
 
 from opsin.core.data.image import IMAGE_SUFFIXES, list_images, read_image, write_image
+from opsin.core.engine.checkpoint import load_exactly, read_run
 from opsin.core.engine.config import pipeline_of
+from opsin.core.engine.runner import one_line_errors
 from opsin.core.errors import UserError
-from opsin.core.published import differences, load_weights_only
 
 Image = NDArray[np.uint8]
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
@@ -60,7 +61,8 @@ class Predictor:
     def __init__(self, cfg: Config, checkpoint: Path | None, *, device: str = "cpu") -> None:
         init_default_scope(cfg.get("default_scope", "opsin"))
         self.cfg = cfg
-        self.model = MODELS.build(cfg.model)
+        with one_line_errors(Path()):
+            self.model = MODELS.build(cfg.model)
         self.meta: dict[str, Any] = {}
         if checkpoint is not None:
             self._load(Path(checkpoint))
@@ -69,18 +71,9 @@ class Predictor:
         self.channels_reversed = loader == "LoadImageFromFile"  # OpenMMLab's loader gives BGR
 
     def _load(self, checkpoint: Path) -> None:
-        if not checkpoint.is_file():
-            raise UserError(f"no checkpoint at {checkpoint}")
-        content = load_weights_only(checkpoint)
-        if not isinstance(content, dict) or "state_dict" not in content:
-            raise UserError(
-                f"{checkpoint} is not a checkpoint of opsin", "opsin convert reads the authors' files"
-            )
-        problems = differences(self.model.state_dict(), content["state_dict"])
-        if problems:
-            raise UserError(f"{checkpoint} is of another model: {'; '.join(problems[:3])}")
-        self.model.load_state_dict(content["state_dict"])
-        self.meta = dict(content.get("meta", {}).get("dataset_meta") or {})
+        content = read_run(checkpoint)
+        load_exactly(self.model, content["state_dict"], source=str(checkpoint))
+        self.meta = dict(content["meta"].get("dataset_meta") or {})
 
     def _split_pipeline(self) -> tuple[str, Compose]:
         """The name of the image loader, and the transforms without it and without annotation loaders."""
@@ -120,6 +113,7 @@ class Predictor:
             "img_id": 0,
             "img_shape": image.shape[:2],
             "ori_shape": image.shape[:2],
+            "scale_factor": (1.0, 1.0),
         }
         batch = pseudo_collate([self.pipeline(sample)])
         with torch.inference_mode():

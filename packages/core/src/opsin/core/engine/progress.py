@@ -72,6 +72,7 @@ class ProgressHook(Hook):
     def close(self) -> None:
         """Removes the bars; also called when a run ends by an error."""
         if self.progress is not None:
+            self.progress.refresh()
             self.progress.stop()
             self.progress = None
         self.tasks.clear()

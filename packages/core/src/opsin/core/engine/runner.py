@@ -11,9 +11,10 @@ import itertools
 import numbers
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from opsin import registry
 from opsin.core.engine import checkpoint as checkpoints
+from opsin.core.engine.loops import EpochBasedTrainLoop
 from opsin.core.engine.progress import ProgressHook
 from opsin.core.engine.seeding import SeededBatches, SeededDataset
 from opsin.core.engine.workdir import exclusive, prepare_work_dir, process_backend, storage_errors
@@ -54,6 +56,8 @@ class Runner(MMEngineRunner):
 
     strict = False  # whether a checkpoint that is loaded must have the model's tensors, no more and no less
     pending_gradients: list[dict[str, Tensor]] | None = None  # of each process, while a checkpoint is written
+
+    _loaded_meta: Mapping[str, Any] = MappingProxyType({})  # of the checkpoint that was loaded last
 
     @property
     def resuming(self) -> bool:
@@ -141,6 +145,12 @@ class Runner(MMEngineRunner):
         loader.__dict__["batch_size"] = batch_size
         return loader
 
+    def dump_config(self) -> None:
+        """Writes the config into the work dir, laid out for people."""
+        super().dump_config()
+        # Each checkpoint holds the config too; laying that out with yapf would take it a second.
+        object.__setattr__(self.cfg, "_format_python_code", False)
+
     def build_train_loop(self, loop: BaseLoop | dict[str, Any]) -> BaseLoop:
         """A train loop that can begin anywhere, for mmengine's two; others as they are."""
         if isinstance(loop, dict):
@@ -161,6 +171,16 @@ class Runner(MMEngineRunner):
         super().register_default_hooks(
             {k: v for k, v in merged.items() if v is not None or k in mmengine_own}
         )
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Takes up the state of a checkpoint; arguments are mmengine's.
+
+        In the middle of an epoch, with another batch size or number of processes than before, training goes
+        on after the same fraction of the epoch.
+        """
+        super().resume(filename, *args, **kwargs)
+        if isinstance(self.train_loop, EpochBasedTrainLoop):
+            self.train_loop.take_up(self._loaded_meta.get("iterations_per_epoch"))
 
     def load_checkpoint(
         self,
@@ -189,6 +209,7 @@ class Runner(MMEngineRunner):
         else:
             checkpoints.load_what_fits(self.bare_model, content, list(revise_keys), source=str(filename))
         self._has_loaded = True
+        self._loaded_meta = content["meta"]
         self.logger.info(f"loaded {filename}")
         return content
 
