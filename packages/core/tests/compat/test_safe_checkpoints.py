@@ -45,15 +45,15 @@ def test_a_message_hub_survives_a_checkpoint(tmp_path: Path) -> None:
     hub = MessageHub.get_instance("test_safe_checkpoints")
     hub.update_scalars({"loss": 2.0, "lr": np.float32(0.5)})
     hub.update_scalar("loss", 4.0)
-    hub.update_info_dict(
-        {"best": np.float64(3), "iter": np.int64(7), "curve": np.arange(3), "name": np.array(["a"])}
-    )
+    hub.update_info_dict({"best": np.float64(3), "iter": np.int64(7)})
+    hub.update_info_dict({"curve": np.arange(3), "names": np.array(["a"])})
     torch.save({"message_hub": hub.state_dict()}, tmp_path / "last.pth")
     state = CheckpointLoader.load_checkpoint(str(tmp_path / "last.pth"))["message_hub"]
     assert state["log_scalars"]["loss"].mean() == 3.0
     assert state["log_scalars"]["loss"].statistics("max") == 4.0
     assert state["runtime_info"]["best"] == 3 and state["runtime_info"]["iter"] == 7
     np.testing.assert_array_equal(state["runtime_info"]["curve"], [0, 1, 2])
+    np.testing.assert_array_equal(state["runtime_info"]["names"], ["a"])
 
 
 def test_checkpoints_written_with_numpy_1_are_read() -> None:

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from opsin.core import parity
 
 CASES = sorted((Path(__file__).parents[1] / "parity" / "ops").glob("*.json"))

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-SYSTEMS = ("convnext",)
+SYSTEMS = ("convnext", "vim")
 
 for _name in SYSTEMS:
     import_module(f"{__name__}.{_name}")

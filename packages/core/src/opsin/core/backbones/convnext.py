@@ -470,4 +470,7 @@ def _run_dense(case: Case) -> dict[str, Tensor]:
     ).eval()
     place(model, case.state_dict())
     (image,) = case.inputs().values()
-    return {f"stage{index + 1}": m for index, m in zip(model.out_indices, model(image), strict=True)}
+    maps = model(image)
+    by_stage = {f"stage{index + 1}": m for index, m in zip(model.out_indices, maps, strict=True)}
+    names = case.meta["outputs"]
+    return by_stage if by_stage.keys() >= set(names) else dict(zip(names, maps, strict=True))

@@ -74,7 +74,7 @@ def test(
     ],
     overrides: Overrides = None,
     data: Data = None,
-    work_dir: Annotated[Path | None, typer.Option(help="Default: work_dirs/<config>.")] = None,
+    work_dir: Annotated[Path | None, typer.Option(help="Default: test/ beside the checkpoint.")] = None,
     as_json: Json = False,
 ) -> None:
     """Evaluates a checkpoint; prints the task's usual metrics and writes them to <work dir>/metrics.json."""
@@ -83,8 +83,9 @@ def test(
     from opsin.core.engine.runner import test as run_test
 
     cfg = load_config(config, overrides=overrides or (), data=data)
-    place = _work_dir(work_dir, config)
-    metrics = run_test(cfg, newest_checkpoint(checkpoint), work_dir=place)
+    checkpoint = newest_checkpoint(checkpoint)
+    place = work_dir or checkpoint.parent / "test"
+    metrics = run_test(cfg, checkpoint, work_dir=place)
     write_json(place / "metrics.json", metrics)
     if as_json:
         show_json(metrics)

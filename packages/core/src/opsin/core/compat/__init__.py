@@ -1,6 +1,6 @@
 """Where OpenMMLab and today's libraries disagree: one module per disagreement.
 
-Each module says in its docstring which versions need it, has `needed() -> bool` and `apply() -> None`, and a test
+A mend says in its docstring which versions need it, has `needed() -> bool` and `apply() -> None`, and a test
 that fails once it is no longer needed. `apply` here runs them all, once; `opsin.registry` calls it.
 """
 

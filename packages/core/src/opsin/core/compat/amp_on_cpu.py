@@ -1,8 +1,9 @@
 """Mixed precision of mmengine on a machine without an accelerator.
 
-Needed by: mmengine up to 0.10.7. `AmpOptimWrapper` refuses to be built on a CPU, though torch (1.10 and newer) and
-mmengine's own `autocast` run bfloat16 there. Its gradient scaler comes from `torch.cuda.amp`, deprecated since
-torch 2.4, which warns on a CPU and does nothing; bfloat16 has the exponents of float32 and needs no scaling.
+Needed by: mmengine up to 0.10.7. `AmpOptimWrapper` refuses to be built on a CPU, though torch (1.10 and
+newer) and mmengine's own `autocast` run bfloat16 there. Its gradient scaler comes from `torch.cuda.amp`,
+deprecated since torch 2.4, which warns on a CPU and does nothing; bfloat16 has the exponents of float32 and
+needs no scaling.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """`opencv-python` and `opencv-python-headless` in one environment.
 
-Needed by: mmcv-lite (asks for the first) together with albumentations (asks for the second). Both unpack a folder
-`cv2`, so the one installed last overwrites the other: two different versions leave a mixture that crashes, and removing
-one of the two leaves an empty `cv2`. Nothing can be mended at run time: `problem` says what is wrong, for `opsin doctor`.
+Needed by: mmcv-lite (asks for the first) together with albumentations (asks for the second). Both unpack a
+folder `cv2`, so the one installed last overwrites the other: two different versions leave a mixture that
+crashes, and removing one of the two leaves an empty `cv2`. Nothing can be mended at run time, so this is no
+mend but a check: `problem` says what is wrong, for `opsin doctor`.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
 """Where an installed package lies, without `pkg_resources`.
 
-Needed by: mmengine up to 0.10.7 with setuptools 82 or newer (or none), which no longer carries `pkg_resources`.
-mmengine asks it for the folder of a package whenever a config inherits from another package
+Needed by: mmengine up to 0.10.7 with setuptools 82 or newer (or none), which no longer carries
+`pkg_resources`. mmengine asks it for the folder of a package whenever a config inherits from another package
 (`_base_ = 'mmdet::…'`, `mmengine.hub.get_config`), and for whether a package is installed.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
-from types import FunctionType
 
 
 def needed() -> bool:
@@ -54,7 +54,7 @@ def get_installed_path(package: str) -> str:
 
 
 def package2module(package: str) -> str:
-    """The module that the distribution `package` installs: the first by name of several, public ones before others.
+    """The module that the distribution `package` installs; of several the first by name, public ones first.
 
     Raises:
         PackageNotFoundError: when there is no such distribution.
@@ -67,7 +67,7 @@ def package2module(package: str) -> str:
     return min(modules, key=lambda module: (module.startswith("_"), module))
 
 
-def _replace(old: object, new: FunctionType) -> None:
+def _replace(old: object, new: Callable[[str], object]) -> None:
     """Puts `new` wherever a loaded module of OpenMMLab holds the function `old`."""
     for name, module in list(sys.modules.items()):
         if module is not None and name.split(".")[0] in {"mmengine", "mmcv", "mmdet", "mmseg"}:

@@ -1,11 +1,11 @@
 """The five names of `panopticapi` that mmdet asks for.
 
-Needed by: mmdet 3.x, whose panoptic loading and evaluation import COCO's `panopticapi`, which is on no package index
-(only a git repository that pip must build). An installed panopticapi keeps its place.
+Needed by: mmdet 3.x, whose panoptic loading and evaluation import COCO's `panopticapi`, which is on no
+package index (only in a git repository). An installed panopticapi keeps its place.
 
-Panoptic quality (Kirillov et al., "Panoptic Segmentation", arXiv 1801.00868): a predicted and a true segment of one
-class match when their IoU exceeds 0.5; PQ = sum of IoU over the matches / (TP + FP/2 + FN/2) = SQ · RQ.
-A segment's id is stored in a PNG's pixel as R + 256·G + 256²·B; id 0 is no segment.
+Panoptic quality (Kirillov et al., "Panoptic Segmentation", arXiv 1801.00868): a predicted and a true segment
+of one class match when their IoU exceeds 0.5; PQ = sum of IoU over the matches / (TP + FP/2 + FN/2) = SQ ·
+RQ. A segment's id is stored in a PNG's pixel as R + 256·G + 256²·B; id 0 is no segment.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """mmengine's own checkpoints through `torch.load(weights_only=True)`.
 
-Needed by: mmengine up to 0.10.7 with torch 2.6 or newer, whose `torch.load` reads weights only. mmengine saves its
-message hub with every checkpoint: `HistoryBuffer` objects that hold numpy arrays and a table of their own methods
-(pickled as `getattr(HistoryBuffer, "mean")`), so that every resume ends in `Unsupported global`.
+Needed by: mmengine up to 0.10.7 with torch 2.6 or newer, whose `torch.load` reads weights only. mmengine
+saves its message hub with every checkpoint: `HistoryBuffer` objects that hold numpy arrays and a table of
+their own methods (pickled as `getattr(HistoryBuffer, "mean")`), so that every resume ends in `Unsupported
+global`.
 
-The few classes are put on torch's allow-list; `weights_only` stays on. `getattr` itself must not be on that list,
-because any object leads to `__class__`, `__subclasses__` and so to everything: the name stands for a
+The few classes are put on torch's allow-list; `weights_only` stays on. `getattr` itself must not be on that
+list, because any object leads to `__class__`, `__subclasses__` and so to everything: the name stands for a
 look-up of HistoryBuffer's public methods only.
 """
 
@@ -22,7 +23,8 @@ from opsin.core.compat.import_hook import after_import
 
 # numpy 1 called the module numpy.core; checkpoints of both are about.
 _NUMPY_MODULES = ("numpy._core.multiarray", "numpy.core.multiarray")
-_DTYPES = "Bool Int8 Int16 Int32 Int64 UInt8 UInt16 UInt32 UInt64 LongLong ULongLong Float16 Float32 Float64 Str Bytes"
+_NUMBERS = "Bool Int8 Int16 Int32 Int64 UInt8 UInt16 UInt32 UInt64 LongLong ULongLong Float16 Float32 Float64"
+_DTYPES = (*_NUMBERS.split(), "Str", "Bytes")
 
 
 def needed() -> bool:
@@ -41,7 +43,7 @@ def _allow(serialization: ModuleType) -> None:
 
     multiarray: Any = np.empty(0).__reduce__()[0]
     scalar: Any = np.float64(0).__reduce__()[0]
-    dtypes = [getattr(np.dtypes, f"{name}DType") for name in _DTYPES.split()]
+    dtypes = [getattr(np.dtypes, f"{name}DType") for name in _DTYPES]
     serialization.add_safe_globals([HistoryBuffer, np.ndarray, np.dtype, *dtypes])
     serialization.add_safe_globals([(multiarray, f"{place}._reconstruct") for place in _NUMPY_MODULES])
     serialization.add_safe_globals([(scalar, f"{place}.scalar") for place in _NUMPY_MODULES])
@@ -55,7 +57,7 @@ class _Method:
         self.owner = owner
 
     def __call__(self, owner: Any, name: Any) -> FunctionType:
-        """The method `name`; `pickle.UnpicklingError` for another object, a private name or a mere attribute."""
+        """The method `name`; `pickle.UnpicklingError` for another object, a private or an unknown name."""
         method = vars(self.owner).get(name) if owner is self.owner and isinstance(name, str) else None
         if not isinstance(method, FunctionType) or name.startswith("_"):
             raise pickle.UnpicklingError(f"a checkpoint may not ask for getattr({owner!r}, {name!r})")

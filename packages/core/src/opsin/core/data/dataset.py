@@ -65,6 +65,8 @@ class Dataset(BaseDataset):
             self.full_init()
         if self.on_error == "raise":
             return self.prepare_data(index)
+        if not -len(self) <= index < len(self):  # what ends a for loop over the dataset
+            raise IndexError(f"sample {index} of {len(self)}")
         for step in range(len(self)):
             sample = self._try((index + step) % len(self))
             if sample is not None:

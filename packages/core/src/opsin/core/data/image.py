@@ -122,7 +122,8 @@ def write_image(path: str | os.PathLike[str], pixels: NDArray[Any]) -> None:
 
     Args:
         path: where to; its folder is made if need be.
-        pixels: RGB (H, W, 3) or one channel, e.g. class indices (H, W); uint8, or uint16 for PNG and TIFF.
+        pixels: RGB (H, W, 3), RGBA (H, W, 4) or one channel, e.g. class indices (H, W); uint8, or uint16 for PNG
+            and TIFF.
 
     Raises:
         UserError: when the suffix is no image format or the file cannot be written.
@@ -130,7 +131,7 @@ def write_image(path: str | os.PathLike[str], pixels: NDArray[Any]) -> None:
     path = Path(path)
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise UserError(f"cannot write an image to {path}", f"use one of {', '.join(IMAGE_SUFFIXES)}")
-    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
+    bgr = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]] if pixels.ndim == 3 else pixels
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix.lower() in (".jpg", ".jpeg") else []
     done, encoded = cv2.imencode(path.suffix.lower(), bgr, options)
     if not done:

@@ -1,6 +1,7 @@
 """The simple feature pyramid of ViTDet (Exploring Plain Vision Transformer Backbones, arXiv 2203.16527).
 
-A plain backbone's single map is resampled to several scales, each by its own small stack; there is no top-down path.
+A plain backbone's single map is resampled to several scales, each by its own small stack; there is no
+top-down path.
 """
 
 from __future__ import annotations

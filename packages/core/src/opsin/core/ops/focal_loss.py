@@ -71,9 +71,8 @@ def sigmoid_focal_loss_reference(
 def sigmoid_focal_loss_slope(
     logits: Tensor, target: Tensor, gamma: float = 2.0, alpha: float = 0.25, weight: Tensor | None = None
 ) -> Tensor:
-    """The derivative of each row and class's own loss by its logit, (N, C); arguments as in
-    `sigmoid_focal_loss`.""" return _sigmoid_loss_backward(logits.new_ones(1), logits, target, weight,
-    float(gamma), float(alpha))
+    """The derivative of each number of `sigmoid_focal_loss(..., reduction="none")` by its logit, (N, C)."""
+    return _sigmoid_loss_backward(logits.new_ones(1), logits, target, weight, float(gamma), float(alpha))
 
 
 def softmax_focal_loss(

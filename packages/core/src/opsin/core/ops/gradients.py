@@ -1,5 +1,4 @@
-"""Gradients of a differentiable function by autograd, for callers that hold the tensors and the output's
-gradient."""
+"""Gradients by autograd, for callers that hold the tensors and the gradient of a function's output."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from opsin.core.errors import UserError
+from opsin.core.ops import box_iou_rotated as rotated
 from opsin.core.ops import focal_loss as focal
 from opsin.core.ops import masked_conv, sync_bn
-from opsin.core.ops import box_iou_rotated as rotated
 from opsin.core.ops import nms as suppression
 from opsin.core.ops.bbox_overlaps import bbox_overlaps as _bbox_overlaps
 from opsin.core.ops.carafe import carafe
@@ -45,8 +45,8 @@ def _provide(function: Function) -> Function:
 
 
 def lookup(name: str) -> Function:
-    """The function that mmcv's extension has under `name`; of an op that opsin lacks, one that says so when
-    called.""" if name in PROVIDED:
+    """The function that mmcv's extension has under `name`; for an op that opsin lacks, one that says so."""
+    if name in PROVIDED:
         return PROVIDED[name]
 
     def not_provided(*_: object, **__: object) -> None:
@@ -118,7 +118,7 @@ def roi_align_forward(
         input, rois, size, spatial_scale, sampling_ratio, mode, aligned
     )
     output.copy_(values)
-    if mode == "max":
+    if best_y is not None and best_x is not None:
         argmax_y.copy_(best_y)
         argmax_x.copy_(best_x)
 
@@ -390,10 +390,13 @@ def deform_roi_pool_forward(
     output: Tensor,
     pooled_height: int,
     pooled_width: int,
-    **settings: float,
+    spatial_scale: float,
+    sampling_ratio: int,
+    gamma: float,
 ) -> None:
     """Writes `output`; an `offset` of no elements moves nothing."""
-    output.copy_(deform_roi_pool(input, rois, _or_none(offset), (pooled_height, pooled_width), **settings))
+    size = (pooled_height, pooled_width)
+    output.copy_(deform_roi_pool(input, rois, _or_none(offset), size, spatial_scale, sampling_ratio, gamma))
 
 
 @_provide
@@ -406,13 +409,16 @@ def deform_roi_pool_backward(
     grad_offset: Tensor,
     pooled_height: int,
     pooled_width: int,
-    **settings: float,
+    spatial_scale: float,
+    sampling_ratio: int,
+    gamma: float,
 ) -> None:
     """Writes the gradients."""
 
     def pool(input: Tensor, *offsets: Tensor) -> Tensor:
         offset = offsets[0] if offsets else None
-        return deform_roi_pool(input, rois, offset, (pooled_height, pooled_width), **settings)
+        size = (pooled_height, pooled_width)
+        return deform_roi_pool(input, rois, offset, size, spatial_scale, sampling_ratio, gamma)
 
     given = (input, offset) if offset.numel() else (input,)
     for target, gradient in zip((grad_input, grad_offset), gradients(pool, given, grad_output), strict=False):

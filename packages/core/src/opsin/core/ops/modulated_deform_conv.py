@@ -89,10 +89,7 @@ def modulated_deform_conv2d(
     """
     settings = _Settings(*_pair(stride), *_pair(padding), *_pair(dilation), groups, deform_groups)
     _check(x, offset, mask, weight, settings)
-    offset, mask = offset.to(x.dtype), None if mask is None else mask.to(x.dtype)
-    return _convolve(
-        x, offset, mask, weight.to(x.dtype), None if bias is None else bias.to(x.dtype), list(settings)
-    )
+    return _convolve(x, offset, mask, weight, bias, list(settings))
 
 
 def _check(x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, settings: _Settings) -> None:
@@ -126,9 +123,12 @@ def modulated_deform_conv2d_reference(
 ) -> Tensor:
     """The definition of `modulated_deform_conv2d`, image by image and all samples at once."""
     settings = _Settings(*_pair(stride), *_pair(padding), *_pair(dilation), groups, deform_groups)
+    dtype, working = x.dtype, kernels.working_dtype(x.dtype)
+    x, offset, weight = x.to(working), offset.to(working), weight.to(working)
     out_h, out_w = settings.output_size(x, weight)
     y, x_ = _tap_places(x, weight, settings)
-    offset = offset.view(len(x), deform_groups, -1, 2, out_h, out_w)
+    taps = weight.shape[2] * weight.shape[3]
+    offset = offset.view(len(x), deform_groups, taps, 2, out_h, out_w)
     images = []
     for b in range(len(x)):
         runs = x[b].chunk(deform_groups)
@@ -138,12 +138,12 @@ def modulated_deform_conv2d_reference(
         ]
         columns = torch.stack(sampled)  # (deform_groups, C / deform_groups, taps, out_h, out_w)
         if mask is not None:
-            columns = columns * mask.view(len(x), deform_groups, 1, -1, out_h, out_w)[b]
+            columns = columns * mask.view(len(x), deform_groups, 1, taps, out_h, out_w)[b]
         columns = columns.view(groups, x.shape[1] // groups, -1, out_h * out_w).flatten(1, 2)
         kernel = weight.view(groups, weight.shape[0] // groups, -1)
         images.append((kernel @ columns).view(weight.shape[0], out_h, out_w))
     out = torch.stack(images) if images else x.new_zeros(0, weight.shape[0], out_h, out_w)
-    return out if bias is None else out + bias[:, None, None]
+    return (out if bias is None else out + bias[:, None, None]).to(dtype)
 
 
 def _tap_places(x: Tensor, weight: Tensor, settings: _Settings) -> tuple[Tensor, Tensor]:
@@ -211,7 +211,7 @@ def _convolve(
         return modulated_deform_conv2d_reference(x, offset, mask, weight, bias, *_as_pairs(named))
     columns = _Columns(x, offset, mask, weight, named)
     out = torch.empty(len(x), weight.shape[0], columns.out_h * columns.out_w, dtype=columns.dtype)
-    grouped = out.view(len(x), named.groups, -1, out.shape[2])
+    grouped = out.unflatten(1, (named.groups, -1))
     for b, places in columns.blocks():
         block = columns.gather(b, places)
         for group in range(named.groups):
@@ -241,7 +241,7 @@ def _convolve_backward(
     grad_mask = torch.zeros(columns.mask.shape, dtype=columns.dtype)
     grad_weight = torch.zeros_like(columns.weight)
     grad_columns = torch.empty_like(columns.buffer)
-    grouped = grad.to(columns.dtype).reshape(len(x), named.groups, -1, columns.out_h * columns.out_w)
+    grouped = grad.to(columns.dtype).contiguous().flatten(2).unflatten(1, (named.groups, -1))
     shared = (columns.offset, columns.mask, columns.geometry)
     for b, places in columns.blocks():
         block, rows = columns.gather(b, places), places.stop - places.start
@@ -260,9 +260,9 @@ def _convolve_backward(
     back = grad_weight.view(weight.shape[0], columns.taps, -1).transpose(1, 2).reshape(weight.shape)
     return (
         grad_x.permute(0, 3, 1, 2).to(x.dtype).contiguous(),
-        grad_offset.view(offset.shape).to(x.dtype),
-        (grad_mask.flatten() if mask is None else grad_mask.view(mask.shape)).to(x.dtype),
-        back.to(x.dtype).contiguous(),
+        grad_offset.view(offset.shape).to(offset.dtype),
+        grad_mask.flatten().to(x.dtype) if mask is None else grad_mask.view(mask.shape).to(mask.dtype),
+        back.to(weight.dtype).contiguous(),
     )
 
 
@@ -277,8 +277,8 @@ def _convolve_fake(
 def _convolve_backward_fake(
     grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, settings: list[int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    grad_mask = x.new_empty(0) if mask is None else x.new_empty(mask.shape)
-    return x.new_empty(x.shape), x.new_empty(offset.shape), grad_mask, x.new_empty(weight.shape)
+    grad_mask = x.new_empty(0) if mask is None else mask.new_empty(mask.shape)
+    return x.new_empty(x.shape), offset.new_empty(offset.shape), grad_mask, weight.new_empty(weight.shape)
 
 
 def _context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -297,7 +297,7 @@ def _vjp(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     else:
         grad_x, grad_offset, grad_weight, *rest = _reference_gradients(ctx, grad)
         grad_mask = rest[0] if ctx.with_mask else x.new_zeros(0)
-    grad_bias = grad.sum((0, 2, 3)) if ctx.with_bias else None
+    grad_bias = grad.sum((0, 2, 3)) if ctx.with_bias else None  # autograd gives it the bias's dtype
     return grad_x, grad_offset, grad_mask if ctx.with_mask else None, grad_weight, grad_bias, None
 
 

@@ -36,11 +36,13 @@ def ms_deform_attn(value: Tensor, shapes: Tensor, places: Tensor, weight: Tensor
     Raises:
         ValueError: if the levels' sizes do not add up to S (on the CPU).
     """
-    return _attend(value, shapes, places.to(value.dtype), weight.to(value.dtype))
+    return _attend(value, shapes, places, weight)
 
 
 def ms_deform_attn_reference(value: Tensor, shapes: Tensor, places: Tensor, weight: Tensor) -> Tensor:
     """The definition of `ms_deform_attn` by `grid_sample`."""
+    dtype = value.dtype
+    value, places, weight = (tensor.to(kernels.working_dtype(dtype)) for tensor in (value, places, weight))
     batch, _, heads, width_d = value.shape
     queries, points = places.shape[1], places.shape[4]
     grids = (2 * places - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # (L, BM, Q, P, 2)
@@ -52,7 +54,7 @@ def ms_deform_attn_reference(value: Tensor, shapes: Tensor, places: Tensor, weig
         out = out + sampled * weight[:, :, :, level].transpose(1, 2).reshape(
             batch * heads, 1, queries, points
         )
-    return out.sum(-1).view(batch, heads * width_d, queries).transpose(1, 2).contiguous()
+    return out.sum(-1).view(batch, heads * width_d, queries).transpose(1, 2).contiguous().to(dtype)
 
 
 def _arrays(dtype: torch.dtype, shapes: Tensor, *tensors: Tensor) -> list[kernels.Array]:
@@ -89,7 +91,7 @@ def _attend_backward(
     given = _arrays(dtype, shapes, value, places, weight)
     grad_out = kernels.array(grad.to(dtype).reshape(batch, -1, heads, width_d))
     kernels.run(backward, batch * heads, *given, grad_out, *(g.numpy() for g in grads))
-    return grads[0].to(value.dtype), grads[1].to(value.dtype), grads[2].to(value.dtype)
+    return grads[0].to(value.dtype), grads[1].to(places.dtype), grads[2].to(weight.dtype)
 
 
 @_attend.register_fake
@@ -101,7 +103,7 @@ def _attend_fake(value: Tensor, shapes: Tensor, places: Tensor, weight: Tensor) 
 def _attend_backward_fake(
     grad: Tensor, value: Tensor, shapes: Tensor, places: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return value.new_empty(value.shape), value.new_empty(places.shape), value.new_empty(weight.shape)
+    return value.new_empty(value.shape), places.new_empty(places.shape), weight.new_empty(weight.shape)
 
 
 def _context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -158,9 +160,9 @@ class MultiScaleDeformableAttention(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Heads look in directions spread over a circle, point n at distance n, all points weighted
-        equally.""" heads, levels, points = self.grid for linear in (self.sampling_offsets,
-        self.attention_weights):
+        """Heads look in directions spread over a circle, point n at distance n, all weighted equally."""
+        heads, levels, points = self.grid
+        for linear in (self.sampling_offsets, self.attention_weights):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
         angles = torch.arange(heads) * (2 * math.pi / heads)

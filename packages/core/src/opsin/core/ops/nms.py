@@ -42,10 +42,11 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
     """Greedy non-maximum suppression.
 
     Args:
-        boxes: (N, 4). scores: (N,). iou_threshold: a box goes if its IoU with a better box that stays is
-        above this. offset: 0, or 1 for integer pixel boxes whose right and bottom edges belong to them; added
-        to each width
-            and height, that of the intersection too.
+        boxes: (N, 4).
+        scores: (N,).
+        iou_threshold: a box goes if its IoU with a better box that stays is above this.
+        offset: 0, or 1 for integer pixel boxes, whose right and bottom edges belong to them; added to each
+            width and height, that of the intersection too.
 
     Returns:
         (K,) int64 indices of the boxes that stay, best first; equal scores stay in their order.
@@ -160,14 +161,16 @@ def soft_nms(
     """Soft-NMS: decays the scores of boxes that overlap a better one.
 
     Args:
-        boxes: (N, 4). scores: (N,). iou_threshold: IoU from which `linear` and `naive` act. sigma: width of
-        `gaussian`. min_score: a box whose score has decayed below this is dropped. method: `linear`
-        multiplies by 1 - IoU, `gaussian` by exp(-IoU² / sigma) whatever the IoU, `naive` by 0. offset: as in
-        `nms`.
+        boxes: (N, 4).
+        scores: (N,).
+        iou_threshold: IoU from which `linear` and `naive` act.
+        sigma: width of `gaussian`.
+        min_score: a box whose score has decayed below this is dropped.
+        method: `linear` multiplies by 1 - IoU, `naive` by 0, `gaussian` at any IoU by exp(-IoU² / sigma).
+        offset: as in `nms`.
 
     Returns:
-        (K, 5) boxes with the score each had when it was picked, in the order of picking, and their (K,)
-        indices.
+        (K, 5) boxes with the score each had when picked, in the order of picking, and their (K,) indices.
     """
     if method not in METHODS:
         raise ValueError(f"soft_nms: method {method!r} is none of {', '.join(METHODS)}")
@@ -220,8 +223,7 @@ def filtered_nms(
     score_threshold: float = 0.0,
     max_num: int = -1,
 ) -> tuple[Tensor, Tensor]:
-    """`nms` on the boxes whose score is above `score_threshold` (if that is positive), the best `max_num` of
-    it.
+    """The best `max_num` of `nms` on the boxes whose score is above a positive `score_threshold`.
 
     Returns:
         (K, 5) boxes with scores, best first, and their (K,) indices.

@@ -56,10 +56,10 @@ def _ms_deform_attn_module(case: Case) -> Outputs:
 
 
 def _padded(case: Case, value: Tensor, batch_first: bool) -> Tensor:
-    """The mask of padded values, (B, S): the case says in words how many of the last positions are
-    padding.""" said = re.search(r"last (\d+) positions", str(case.meta.get("what", ""))) batch, length =
-    value.shape[:2] if batch_first else (value.shape[1], value.shape[0]) return (torch.arange(length) >=
-    length - (int(said[1]) if said else 0)).expand(batch, length)
+    """The mask of padded values, (B, S): the case says in words how many of the last are padding."""
+    said = re.search(r"last (\d+) positions", str(case.meta.get("what", "")))
+    batch, length = value.shape[:2] if batch_first else (value.shape[1], value.shape[0])
+    return (torch.arange(length) >= length - (int(said[1]) if said else 0)).expand(batch, length)
 
 
 @adapter("ops", r"[Mm]odulated_?[Dd]eform_?[Cc]onv")
@@ -125,7 +125,7 @@ def _nms(case: Case) -> Outputs:
             boxes, scores, labels, {"type": "soft_nms", "iou_threshold": 0.3, "min_score": 0.05}
         ),
     }
-    outputs = {}
+    outputs: Outputs = {}
     for name, (dets, keep) in runs.items():
         outputs |= {f"{name}_dets": dets, f"{name}_keep": keep}
     return outputs

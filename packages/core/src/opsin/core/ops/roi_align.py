@@ -52,7 +52,8 @@ def roi_align(
         (N, C, bins_y, bins_x).
 
     Raises:
-        ValueError: if `pool_mode` is unknown, or (on the CPU) an aligned region has a negative extent.
+        ValueError: if `pool_mode` is unknown; on the CPU also if an aligned region has a negative extent, or
+            its image index is none. A region with a corner that is NaN pools 0.
     """
     return roi_align_with_argmax(x, rois, output_size, spatial_scale, sampling_ratio, pool_mode, aligned)[0]
 
@@ -66,13 +67,13 @@ def roi_align_with_argmax(
     pool_mode: str = "avg",
     aligned: bool = True,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """`roi_align`, and for `max` the row and the column of the sample that each maximum comes from (-2:
-    none).""" bins_y, bins_x = (output_size, output_size) if isinstance(output_size, int) else output_size
-    settings = (bins_y, bins_x, float(spatial_scale), int(sampling_ratio), bool(aligned)) if pool_mode ==
-    "avg":
-        return _average(x, rois.to(x.dtype), *settings), None, None
+    """`roi_align`, and for `max` the row and column of the sample behind each maximum (-2: there is none)."""
+    bins_y, bins_x = (output_size, output_size) if isinstance(output_size, int) else output_size
+    settings = (bins_y, bins_x, float(spatial_scale), int(sampling_ratio), bool(aligned))
+    if pool_mode == "avg":
+        return _average(x, rois, *settings), None, None
     if pool_mode == "max":
-        values, best_y, best_x = _maximum(x, rois.to(x.dtype), *settings)
+        values, best_y, best_x = _maximum(x, rois, *settings)
         return values, best_y, best_x
     raise ValueError(f"roi_align: pool_mode {pool_mode!r} is neither 'avg' nor 'max'")
 
@@ -98,9 +99,9 @@ def roi_align_backward(
         best: rows and columns of the maxima, where the forward was a maximum.
     """
     if best is not None:
-        return _maximum_backward(grad, rois.to(grad.dtype), *best, shape)
+        return _maximum_backward(grad, rois, *best, shape)
     settings = (grad.shape[2], grad.shape[3], float(spatial_scale), int(sampling_ratio), bool(aligned))
-    return _average_backward(grad, rois.to(grad.dtype), shape, *settings)
+    return _average_backward(grad, rois, shape, *settings)
 
 
 def roi_align_reference(
@@ -152,10 +153,11 @@ def _places(start: Tensor, bin_size: Tensor, bins: int, samples: int) -> Tensor:
 
 
 def _axis_weights(start: Tensor, bin_size: Tensor, samples: Tensor, bins: int, length: int) -> Tensor:
-    """Weight of each cell of one axis in each bin's mean, (N, bins, length); samples differ from region to
-    region.""" most = int(samples.max()) if len(samples) else 0 index = torch.arange(most,
-    device=start.device) within = (index + 0.5) / samples[:, None].clamp(min=1) steps = torch.arange(bins,
-    device=start.device, dtype=start.dtype)[:, None] + within[:, None, :].to(
+    """Weight of each cell of one axis in each bin's mean, (N, bins, length)."""
+    most = int(samples.max()) if len(samples) else 0
+    index = torch.arange(most, device=start.device)
+    within = (index + 0.5) / samples[:, None].clamp(min=1)
+    steps = torch.arange(bins, device=start.device, dtype=start.dtype)[:, None] + within[:, None, :].to(
         start.dtype
     )
     places = start[:, None, None] + bin_size[:, None, None] * steps
@@ -176,13 +178,19 @@ def _separable(
 
 
 def _blocked(x: Tensor) -> Tensor:
-    """Channels cut into blocks, (B, blocks, C / blocks, ...), by the largest divisor that is a block's size
-    at most.""" sizes = [size for size in range(MIN_BLOCK, MAX_BLOCK + 1) if x.shape[1] % size == 0] return
-    x.unflatten(1, (-1, max(sizes, default=max(1, x.shape[1]))))
+    """Channels cut into blocks, (B, blocks, C / blocks, ...); all in one where no size divides them."""
+    sizes = [size for size in range(MIN_BLOCK, MAX_BLOCK + 1) if x.shape[1] % size == 0]
+    return x.unflatten(1, (-1, max(sizes, default=max(1, x.shape[1]))))
 
 
-def _kernel_grid(rois: Tensor, settings: tuple[int, int, float, int, bool]) -> list[kernels.Array]:
-    return [kernels.array(part) for part in _grid(rois, *settings)]
+def _kernel_grid(
+    rois: Tensor, settings: tuple[int, int, float, int, bool], images: int
+) -> list[kernels.Array]:
+    """What `_grid` gives, as arrays; a kernel does not check its indices, so they are checked here."""
+    grid = _grid(rois, *settings)
+    if bool(((grid[0] < 0) | (grid[0] >= images)).any()):
+        raise ValueError(f"roi_align: image indices {grid[0].unique().tolist()} of a batch of {images}")
+    return [kernels.array(part) for part in grid]
 
 
 @torch.library.custom_op("opsin::roi_align", mutates_args=())
@@ -204,7 +212,7 @@ def _average(
 
         maps = kernels.array(_blocked(x_).permute(0, 1, 3, 4, 2))
         pooled = out.view(len(rois), maps.shape[1], maps.shape[4], bins_y, bins_x)
-        kernels.run(forward, maps.shape[1], maps, *_kernel_grid(rois_, settings), pooled.numpy())
+        kernels.run(forward, maps.shape[1], maps, *_kernel_grid(rois_, settings, len(x)), pooled.numpy())
         return out.to(x.dtype)
     image, weights_y, weights_x = _separable(rois_, x.shape, settings)
     for b, part in _chunks(image, x.shape):
@@ -236,15 +244,15 @@ def _average_backward(
     settings = (bins_y, bins_x, spatial_scale, sampling_ratio, aligned)
     dtype = kernels.working_dtype(grad.dtype)
     grad_, rois_ = grad.detach().to(dtype), rois.detach().to(dtype)
-    batch, channels, height, width = shape
+    batch, _, height, width = shape
     if kernels.enabled(grad, rois):
         from opsin.core.ops.kernels.roi_align import backward
 
         out = kernels.array(_blocked(grad_))
         _, blocks, width_c, *_ = out.shape
         grad_maps = torch.zeros(batch, blocks, height, width, width_c, dtype=dtype)
-        kernels.run(backward, blocks, out, *_kernel_grid(rois_, settings), grad_maps.numpy())
-        return grad_maps.permute(0, 1, 4, 2, 3).reshape(shape).to(grad.dtype)
+        kernels.run(backward, blocks, out, *_kernel_grid(rois_, settings, batch), grad_maps.numpy())
+        return grad_maps.permute(0, 1, 4, 2, 3).reshape(shape).to(grad.dtype).contiguous()
     grad_x = torch.zeros(shape, dtype=dtype, device=grad.device)
     image, weights_y, weights_x = _separable(rois_, grad_x.shape, settings)
     for b, part in _chunks(image, grad_x.shape):
@@ -284,7 +292,7 @@ def _maximum(
             y[rows, at // count_x],
             places_x[torch.arange(bins_x, device=x.device), at % count_x],
         )
-    return values.to(x.dtype), best_y.to(x.dtype), best_x.to(x.dtype)
+    return values.to(x.dtype), best_y, best_x
 
 
 @torch.library.custom_op("opsin::roi_align_max_backward", mutates_args=())
@@ -293,13 +301,13 @@ def _maximum_backward(grad: Tensor, rois: Tensor, best_y: Tensor, best_x: Tensor
     low_y, high_y, rest_y, inside_y = axis_corners(best_y, height, border=True)
     low_x, high_x, rest_x, inside_x = axis_corners(best_x, width, border=True)
     plane = rois[:, 0].long()[:, None] * channels + torch.arange(channels, device=grad.device)
-    grad_x = grad.new_zeros(batch * channels * height * width)
+    grad_x = best_y.new_zeros(batch * channels * height * width)
     weighted = grad * (inside_y & inside_x)
     for y, weight_y in ((low_y, 1 - rest_y), (high_y, rest_y)):
         for x, weight_x in ((low_x, 1 - rest_x), (high_x, rest_x)):
             at = (plane[:, :, None, None] * height + y) * width + x
             grad_x.index_add_(0, at.flatten(), (weighted * weight_y * weight_x).flatten())
-    return grad_x.view(shape)
+    return grad_x.view(shape).to(grad.dtype)
 
 
 @_average.register_fake
@@ -312,7 +320,8 @@ def _maximum_fake(
     x: Tensor, rois: Tensor, bins_y: int, bins_x: int, *_: object
 ) -> tuple[Tensor, Tensor, Tensor]:
     values = x.new_empty(rois.shape[0], x.shape[1], bins_y, bins_x)
-    return values, torch.empty_like(values), torch.empty_like(values)
+    place = torch.empty_like(values, dtype=kernels.working_dtype(x.dtype))
+    return values, place, torch.empty_like(place)
 
 
 @_average_backward.register_fake

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from opsin.core.ops import kernels
+
 Pair = int | tuple[int, int] | list[int]
 EDGES = ("rounded", "continuous")
 
@@ -46,11 +48,13 @@ def roi_pool(
 def roi_pool_with_argmax(
     x: Tensor, rois: Tensor, output_size: Pair, spatial_scale: float = 1.0, edges: str = "rounded"
 ) -> tuple[Tensor, Tensor]:
-    """`roi_pool`, and the flat cell (y * W + x) that each maximum comes from, int32, -1 where a bin is
-    empty.""" bins_y, bins_x = (output_size, output_size) if isinstance(output_size, int) else output_size if
-    edges not in EDGES:
+    """`roi_pool`, and the flat cell (y * W + x) behind each maximum, int32, -1 where a bin is empty."""
+    bins_y, bins_x = (output_size, output_size) if isinstance(output_size, int) else output_size
+    if edges not in EDGES:
         raise ValueError(f"roi_pool: edges {edges!r} is none of {', '.join(EDGES)}")
-    pooled, argmax = _pool(x, rois.to(x.dtype), bins_y, bins_x, float(spatial_scale), edges)
+    pooled, argmax = _pool(
+        x, rois.to(kernels.working_dtype(x.dtype)), bins_y, bins_x, float(spatial_scale), edges
+    )
     return pooled, argmax
 
 
@@ -95,17 +99,17 @@ def _round_away(values: Tensor) -> Tensor:
 
 
 def _cells(edges: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Cells of each bin along one axis (N, bins, most), padded with any cell, and which of them are its
-    own.""" count = edges[..., 1] - edges[..., 0] step = torch.arange(max(1, int(count.max()) if count.numel()
-    else 1), device=edges.device) return (edges[..., :1] + step).clamp(max=length - 1), step < count[...,
-    None]
+    """Cells of each bin along one axis (bins, most), padded with any cell, and which of them are its own."""
+    count = edges[..., 1] - edges[..., 0]
+    step = torch.arange(max(1, int(count.max()) if count.numel() else 1), device=edges.device)
+    return (edges[..., :1] + step).clamp(max=length - 1), step < count[..., None]
 
 
 @torch.library.custom_op("opsin::roi_pool", mutates_args=())
 def _pool(
     x: Tensor, rois: Tensor, bins_y: int, bins_x: int, spatial_scale: float, edges: str
 ) -> tuple[Tensor, Tensor]:
-    batch, channels, height, width = x.shape
+    _, channels, height, width = x.shape
     pooled = x.new_zeros(len(rois), channels, bins_y, bins_x)
     argmax = x.new_full(pooled.shape, -1, dtype=torch.int32)
     maps = x.detach().flatten(2)

@@ -21,9 +21,9 @@ def variance(x: Tensor, centre: Tensor) -> Tensor:
 
 
 def normalise(x: Tensor, centre: Tensor, spread: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """`x` (B, C, length) by mean `centre` and variance `spread` (C,); and the standard deviation used,
-    (C,).""" deviation = (spread + eps).sqrt() return (x.float() - centre[:, None]) / deviation[:, None],
-    deviation
+    """`x` (B, C, length) with mean 0 and variance 1, given both (C,); and the standard deviation, (C,)."""
+    deviation = (spread + eps).sqrt()
+    return (x.float() - centre[:, None]) / deviation[:, None], deviation
 
 
 def parameter_gradients(grad: Tensor, normalised: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,9 +39,9 @@ def input_gradient(
     normalised: Tensor,
     deviation: Tensor,
 ) -> Tensor:
-    """Gradient of the input (B, C, length); the parameters' gradients are those of all processes,
-    averaged.""" share = (grad_weight[:, None] * normalised + grad_bias[:, None]) / (grad.shape[0] *
-    grad.shape[2]) return (weight / deviation)[:, None] * (grad.float() - share)
+    """Gradient of the input (B, C, length); the parameters' gradients are averages over all processes."""
+    share = (grad_weight[:, None] * normalised + grad_bias[:, None]) / (grad.shape[0] * grad.shape[2])
+    return (weight / deviation)[:, None] * (grad.float() - share)
 
 
 def update_running(running: Tensor, new: Tensor, momentum: float | Tensor) -> None:

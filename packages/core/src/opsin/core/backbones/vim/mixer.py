@@ -1,11 +1,11 @@
 """Vim's token mixer: selective state space scans along a sequence and against it.
 
-Letters: B batch, L tokens, d width, E = expand * d inner width, N states a channel, R = ceil(d / 16) rank of the steps.
-Everything is kept channel-last (B, L, E); the scan reads transposed views in place.
+Letters: B batch, L tokens, d width, E = expand * d inner width, N states a channel, R = ceil(d / 16) rank of
+the steps. Everything is kept channel-last (B, L, E); the scan reads transposed views in place.
 
-What a naive reading gets wrong: `dt_proj.bias` is added once, inside the scan and before the softplus, not by the
-projection; the gate z is reversed together with the input; halving the sum of both directions belongs to the released
-models and to type 'v2' alone.
+What a naive reading gets wrong: `dt_proj.bias` is added once, inside the scan and before the softplus, not by
+the projection; the gate z is reversed together with the input; halving the sum of both directions belongs to
+the released models and to type 'v2' alone.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class BiMamba(nn.Module):
         d_conv: taps of the causal depth-wise convolution.
         expand: inner width as a multiple of d.
         dt_rank: rank R of the steps; 'auto' is ceil(d / 16).
-        bimamba_type: 'v2' has a second convolution, projections, A and D for the way back (suffix `_b`); 'v1' a second A
-            alone; 'none' goes one way.
+        bimamba_type: 'v2' has a second convolution, projections, A and D for the way back (suffix `_b`); 'v1'
+            a second A alone; 'none' goes one way.
         if_divide_out: whether type v2 halves the sum of its directions.
         init_layer_scale: what the factors `gamma` (d,) on the output begin with; None for no factors.
         conv_bias: whether the convolutions have a bias.
@@ -43,6 +43,17 @@ class BiMamba(nn.Module):
     Raises:
         UserError: for an unknown `bimamba_type`.
     """
+
+    conv1d: nn.Conv1d
+    conv1d_b: nn.Conv1d
+    x_proj: nn.Linear
+    x_proj_b: nn.Linear
+    dt_proj: nn.Linear
+    dt_proj_b: nn.Linear
+    A_log: Tensor
+    A_b_log: Tensor
+    D: Tensor
+    D_b: Tensor
 
     def __init__(
         self,
@@ -65,7 +76,11 @@ class BiMamba(nn.Module):
         inner, rank = int(expand * d_model), math.ceil(d_model / 16) if dt_rank == "auto" else dt_rank
         self.split = (rank, d_state, d_state)
         self.bimamba_type, self.if_divide_out, self.depth = bimamba_type, if_divide_out, depth
-        self.gamma = None if init_layer_scale is None else nn.Parameter(torch.full((d_model,), float(init_layer_scale)))
+        self.gamma = (
+            None
+            if init_layer_scale is None
+            else nn.Parameter(torch.full((d_model,), float(init_layer_scale)))
+        )
         self.in_proj = nn.Linear(d_model, 2 * inner, bias=bias)
         for suffix in ("", "_b") if bimamba_type == "v2" else ("",):
             self.add_module(f"conv1d{suffix}", nn.Conv1d(inner, inner, d_conv, groups=inner, bias=conv_bias))
@@ -79,7 +94,7 @@ class BiMamba(nn.Module):
         self._init_weights()
 
     def _init_weights(self) -> None:
-        """The authors' initialisation where it is not PyTorch's: steps between 0.001 and 0.1 on the way forward."""
+        """The authors' initialisation where PyTorch's differs: steps of 0.001 to 0.1 on the way forward."""
         for module in self.children():
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -106,7 +121,9 @@ class BiMamba(nn.Module):
         out = self.out_proj(y)
         return out if self.gamma is None else out * self.gamma
 
-    def _terms(self, u: Tensor, conv1d: nn.Conv1d, x_proj: nn.Linear, dt_proj: nn.Linear) -> tuple[Tensor, ...]:
+    def _terms(
+        self, u: Tensor, conv1d: nn.Conv1d, x_proj: nn.Linear, dt_proj: nn.Linear
+    ) -> tuple[Tensor, ...]:
         """The scan's input (B, L, E), raw steps (B, L, E) and matrices B and C (B, L, N)."""
         u = F.silu(causal_conv1d(u, conv1d.weight, conv1d.bias))
         low, B, C = x_proj(u).split(self.split, dim=-1)

@@ -1,13 +1,15 @@
-"""Vision Mamba: Efficient Visual Representation Learning with Bidirectional State Space Model (arXiv 2401.09417).
+"""Vision Mamba: Efficient Visual Representation Learning with Bidirectional State Space Model.
 
-Code hustvl/Vim, Apache-2.0. A plain backbone without attention: patches and a class token in their MIDDLE, a position
-table, then blocks that mix tokens by two selective scans, so cost grows linearly with the number of tokens. Letters:
-N images, L tokens, d width, (h, w) the grid of patches.
+arXiv 2401.09417, ICML 2024.
+Code hustvl/Vim, Apache-2.0. A plain backbone without attention: patches and a class token in their MIDDLE, a
+position table, then blocks that mix tokens by two selective scans, so cost grows linearly with the number of
+tokens. Letters: N images, L tokens, d width, (h, w) the grid of patches.
 
-Blocks add first: a block takes the last mixer's output (hidden) and the stream before it (residual), completes the
-stream, and mixes its norm; so the last add belongs to the head. Drop path lies on that add: block i has the rate of
-add i, and the first block none. What a naive reading gets wrong beyond that: the class token stands at M // 2 of M
-patches and its position row with it; dense features are by default the mixers' outputs, not the stream.
+Blocks add first: a block takes the last mixer's output (hidden) and the stream before it (residual),
+completes the stream, and mixes its norm; so the last add belongs to the head. Drop path lies on that add:
+block i has the rate of add i, and the first block none. What a naive reading gets wrong beyond that: the
+class token stands at M // 2 of M patches and its position row with it; dense features are by default the
+mixers' outputs, not the stream.
 
 The residual and the scans stay in float32 under autocast.
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -35,9 +38,14 @@ LastLayer = Literal["none", "add", "add & norm"]
 Pool = Literal["none", "mean", "max", "all"]
 
 
-def _norm(settings: VimSettings) -> nn.Module:
+def _norm(settings: VimSettings) -> nn.RMSNorm | nn.LayerNorm:
     kind = nn.RMSNorm if settings.rms_norm else nn.LayerNorm
     return kind(settings.embed_dim, eps=settings.norm_eps)
+
+
+def _normed(norm: nn.RMSNorm | nn.LayerNorm, stream: Tensor) -> Tensor:
+    """The norm of a stream, in the norm's own type."""
+    return norm(stream.to(norm.weight.dtype))
 
 
 class PatchEmbed(nn.Module):
@@ -49,6 +57,7 @@ class PatchEmbed(nn.Module):
         fan_in = self.proj.weight[0].numel()
         # LeCun normal; the constant is the standard deviation of a normal cut off at two
         nn.init.trunc_normal_(self.proj.weight, std=fan_in**-0.5 / 0.87962566103423978, a=-2, b=2)
+        assert self.proj.bias is not None
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,9 +88,9 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, hidden: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Mixer output and stream (N, L, d) so far to those after this block; no stream before the first one."""
+        """Mixer output and stream (N, L, d) to those after this block; the first one has no stream."""
         residual = add(residual, hidden if residual is None else self.drop_path(hidden))
-        return self.mixer(self.norm(residual.to(self.norm.weight.dtype))), residual
+        return self.mixer(_normed(self.norm, residual)), residual
 
 
 def add(residual: Tensor | None, hidden: Tensor) -> Tensor:
@@ -100,7 +109,9 @@ class VimTrunk(Trunk):
         """Makes patch embedding, class tokens, position table and the first `blocks` blocks."""
         self.settings, self.class_token = settings, class_token
         self.patch_embed = PatchEmbed(settings)
-        self.extra_names = {"both": ("cls_token_head", "cls_token_tail"), "none": ()}.get(class_token, ("cls_token",))
+        self.extra_names = {"both": ("cls_token_head", "cls_token_tail"), "none": ()}.get(
+            class_token, ("cls_token",)
+        )
         tables = dict.fromkeys(self.extra_names, 1)
         if settings.abs_pos_embed:
             tables["pos_embed"] = math.prod(settings.grid) + len(self.extra_names)
@@ -127,11 +138,13 @@ class VimTrunk(Trunk):
         return self.pos_drop(tokens), at, grid
 
     def walk(self, tokens: Tensor, grid: tuple[int, int]) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Runs the blocks: after each (after each pair, if they are paired) its index, hidden and residual."""
+        """Runs the blocks; after each (each pair, if they are paired): index, hidden and residual."""
         settings = self.settings
         rotation = None
         if settings.rope:
-            rotation = rotary_tables(grid, settings.embed_dim, settings.rope_side, len(self.extra_names), tokens.device)
+            rotation = rotary_tables(
+                grid, settings.embed_dim, settings.rope_side, len(self.extra_names), tokens.device
+            )
         if settings.flip_ratio > 0 and float(torch.rand(())) < settings.flip_ratio:
             tokens, rotation = tokens.flip(1), None if rotation is None else rotation.flip(1)
         hidden, residual = tokens, None
@@ -147,7 +160,9 @@ class VimTrunk(Trunk):
                 hidden, residual = self.run(self.layers[index], hidden, residual)
                 yield index, hidden, residual
 
-    def turn(self, hidden: Tensor, residual: Tensor | None, rotation: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def turn(
+        self, hidden: Tensor, residual: Tensor | None, rotation: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         """Rotates what enters a block, if this network does."""
         if rotation is None:
             return hidden, residual
@@ -196,7 +211,9 @@ class VimTrunk(Trunk):
         if patches != math.prod(grid):
             side = math.isqrt(patches)
             if side * side != patches:
-                raise UserError(f"a position table of {patches} patches is not square", "its grid cannot be told")
+                raise UserError(
+                    f"a position table of {patches} patches is not square", "its grid cannot be told"
+                )
             table = resize_table(table, given, (side, side), grid)
         drop = set(places(given, math.prod(grid))) if not self.extra_names else set()
         return table[:, [row for row in range(table.shape[1]) if row not in drop]]
@@ -210,13 +227,14 @@ class VisionMamba(VimTrunk, Backbone):
 
     Args:
         arch: 'tiny', 'small', 'base', or a mapping of `VimSettings`.
-        out_indices: blocks that give a map, ascending; None is the ends of the four quarters of the depth. With
-            `fpn` at most four; a single one is copied to all four levels.
-        fpn: whether maps go to strides 1/4, 1/2, 1 and 2 times the grid's (4, 8, 16, 32 at stride 16; at patch size 8
-            1/2, 1, 2 and 4 times: the same); otherwise all have the grid's.
-        use_residual_as_feature: maps are the stream completed through their block; else the mixer's output alone.
-        last_layer_process: with `use_residual_as_feature`, what the very last block gives: 'none' its mixer's output,
-            'add' the stream completed, 'add & norm' the norm of that.
+        out_indices: blocks that give a map, ascending; None is the ends of the four quarters of the depth.
+            With `fpn` at most four; a single one is copied to all four levels.
+        fpn: whether maps go to strides 1/4, 1/2, 1 and 2 times the grid's (4, 8, 16, 32 at stride 16; at
+            patch size 8 1/2, 1, 2 and 4 times: the same); otherwise all have the grid's.
+        use_residual_as_feature: maps are the stream completed through their block; else the mixer's output
+            alone.
+        last_layer_process: with `use_residual_as_feature`, what the very last block gives: 'none' its mixer's
+            output, 'add' the stream completed, 'add & norm' the norm of that.
         frozen_stages, with_cp, init_cfg: see `Backbone`; a stage is a block.
         settings: see `VimSettings`.
 
@@ -260,18 +278,28 @@ class VisionMamba(VimTrunk, Backbone):
             for level, factor in enumerate(factors[: self.levels]):
                 self.add_module(f"fpn{level + 1}", _rescale(chosen.embed_dim, factor))
         self.feature_info = tuple(
-            FeatureInfo(chosen.embed_dim, int(chosen.step * factor)) for factor in factors[: self.levels or None]
+            FeatureInfo(chosen.embed_dim, int(chosen.step * factor))
+            for factor in factors[: self.levels or None]
         )
 
     def _check(self, settings: VimSettings, fpn: bool, residual: bool, last_layer_process: str) -> None:
         out, depth = self.out_indices, settings.depth
-        if not out or list(out) != sorted(set(out)) or out[0] < 0 or out[-1] >= depth or (fpn and len(out) > 4):
-            raise UserError(f"out_indices {out} must ascend within 0..{depth - 1}" + (", at most four" if fpn else ""))
+        if (
+            not out
+            or list(out) != sorted(set(out))
+            or out[0] < 0
+            or out[-1] >= depth
+            or (fpn and len(out) > 4)
+        ):
+            raise UserError(
+                f"out_indices {out} must ascend within 0..{depth - 1}" + (", at most four" if fpn else "")
+            )
         if last_layer_process not in ("none", "add", "add & norm"):
             raise unknown("last_layer_process", last_layer_process, ("none", "add", "add & norm"))
         if settings.paired_layers and (any(i % 2 == 0 for i in out) or (residual and out != (depth - 1,))):
             raise UserError(
-                f"out_indices {out} of paired layers must be odd", f"or {depth - 1} alone for the residual as feature"
+                f"out_indices {out} of paired layers must be odd",
+                f"or {depth - 1} alone for the residual as feature",
             )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -287,15 +315,14 @@ class VisionMamba(VimTrunk, Backbone):
         """The features (N, L, d) of `out_indices`."""
         if not self.use_residual_as_feature:
             return [hidden for index, hidden, _ in self.walk(tokens, grid) if index in self.out_indices]
-        maps, before = [], -1
-        for index, hidden, residual in self.walk(tokens, grid):
-            if before in self.out_indices:
-                maps.append(residual)  # a block completes the stream of the one before it
-            before = index
-        if before < self.settings.depth - 1 or self.last_layer_process == "add":
+        steps = list(self.walk(tokens, grid))
+        # a block completes the stream of the one before it
+        maps = [after[2] for before, after in pairwise(steps) if before[0] in self.out_indices]
+        last, hidden, residual = steps[-1]
+        if last < self.settings.depth - 1 or self.last_layer_process == "add":
             return [*maps, add(residual, hidden)]
         if self.norm_f is not None:
-            return [*maps, self.norm_f(add(residual, hidden).to(self.norm_f.weight.dtype))]
+            return [*maps, _normed(self.norm_f, add(residual, hidden))]
         return [*maps, hidden]
 
     def stage_modules(self, stage: int) -> Iterable[nn.Module]:
@@ -314,14 +341,17 @@ class VisionMamba(VimTrunk, Backbone):
     def from_published(self, tensors: Tensors) -> Tensors:
         """Tensors of the authors' classifiers or dense models to those of this backbone.
 
-        A class token and its position row (M // 2, where it stands in the released files) are dropped and the table
-        is resized; so are the head and whatever this backbone does not build. Parts that a classifier lacks stay as
-        they are.
+        A class token and its position row (M // 2, where it stands in the released files) are dropped and the
+        table is resized; so are the head and whatever this backbone does not build. Parts that a classifier
+        lacks stay as they are.
         """
         own = self.state_dict()
         given = self.fit_positions({name.removeprefix("net."): tensor for name, tensor in tensors.items()})
         fresh = {name: tensor for name, tensor in own.items() if name.startswith("fpn")}
-        return {**fresh, **{name: tensor for name, tensor in given.items() if not self._leaves_out(name, own)}}
+        return {
+            **fresh,
+            **{name: tensor for name, tensor in given.items() if not self._leaves_out(name, own)},
+        }
 
     def _leaves_out(self, name: str, own: Tensors) -> bool:
         part, _, rest = name.partition(".")
@@ -347,8 +377,10 @@ class VisionMambaClassifier(VimTrunk, Classifier):
     Args:
         arch: 'tiny', 'small', 'base', or a mapping of `VimSettings`.
         num_classes: logits; 0 for no head.
-        class_token: 'middle', 'first', 'random' (drawn at every forward), 'both' (one at each end, averaged), 'none'.
-        pool: without class token: 'none' the last token, 'mean' of all, 'max' over the tokens' logits, 'all' tokens.
+        class_token: 'middle', 'first', 'random' (drawn at every forward), 'both' (one at each end, averaged),
+            'none'.
+        pool: without class token: 'none' the last token, 'mean' of all, 'max' over the tokens' logits, 'all'
+            tokens.
         shuffle_tokens: whether tokens go through the blocks in random order, drawn at every forward.
         with_cp, init_cfg: see `Trunk`.
         settings: see `VimSettings`.
@@ -384,16 +416,15 @@ class VisionMambaClassifier(VimTrunk, Classifier):
         self.reset_classifier(num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the vector (N, d) that the head reads, or tokens (N, L, d) with pool 'max' or 'all'."""
+        """(N, C, H, W) to the vector (N, d) for the head, or tokens (N, L, d) with pool 'max' or 'all'."""
         tokens, at, grid = self.embed(x)
         if self.shuffle_tokens:
             order = torch.randperm(tokens.shape[1], device=tokens.device)
             tokens = tokens[:, order]
             at = tuple(int((order == place).nonzero()) for place in at)
-        for _, hidden, residual in self.walk(tokens, grid):
-            pass
+        *_, (_, hidden, residual) = self.walk(tokens, grid)
         stream = add(residual, self.drop_path(hidden))
-        normed = self.norm_f(stream.to(self.norm_f.weight.dtype))
+        normed = _normed(self.norm_f, stream)
         if at:
             return normed[:, list(at)].mean(1)
         if self.pool == "mean":

@@ -1,6 +1,7 @@
 """How the parity cases of system `vim` are run: one function a published class.
 
-The published names of tensors are this package's own; what differs is how the authors' constructors are called.
+The published names of tensors are this package's own; what differs is how the authors' constructors are
+called.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ _MIXER = ("d_conv", "expand", "dt_rank", "conv_bias", "bias")
 def vim_settings(published: Mapping[str, Any]) -> dict[str, Any]:
     """Our settings for the arguments of the authors' VisionMamba, their defaults included."""
     defaults = {"stride": 16, "embed_dim": 192, "depth": 24}
-    settings = {ours: published[theirs] for theirs, ours in _SETTINGS.items() if published.get(theirs) is not None}
+    settings = {
+        ours: published[theirs] for theirs, ours in _SETTINGS.items() if published.get(theirs) is not None
+    }
     if isinstance(settings.get("img_size"), list):
         settings["img_size"] = tuple(settings["img_size"])
     if published.get("if_bimamba"):
@@ -123,7 +126,9 @@ def _segmentation(case: Case) -> dict[str, Tensor]:
     """Their call hands `in_chans` on as the states and `num_classes` as the image's channels."""
     built = case.built_with
     swapped = {"d_state": built.get("in_chans", 3), "channels": built.get("num_classes", 80)}
-    backbone = _dense({**built, **swapped}, built.get("out_indices", (3, 5, 7, 11)), built.get("if_fpn", True))
+    backbone = _dense(
+        {**built, **swapped}, built.get("out_indices", (3, 5, 7, 11)), built.get("if_fpn", True)
+    )
     place(backbone, case.state_dict())
     return _named(case, backbone.eval()(_only(case.inputs())))
 

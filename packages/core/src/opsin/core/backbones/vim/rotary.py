@@ -1,7 +1,8 @@
 """Two-dimensional rotary embedding of Vim's tokens (after EVA-02, arXiv 2303.11331).
 
-Rows rotate the first half of the channels and columns the second, in interleaved pairs. Positions are stretched to the
-grid side of the pretraining (14), so any grid goes through; frequencies are computed, never stored.
+Rows rotate the first half of the channels and columns the second, in interleaved pairs. Positions are
+stretched to the grid side of the pretraining (14), so any grid goes through; frequencies are computed, never
+stored.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor
 
 
-def rotary_tables(grid: tuple[int, int], dim: int, side: int, class_tokens: int, device: torch.device) -> Tensor:
+def rotary_tables(
+    grid: tuple[int, int], dim: int, side: int, class_tokens: int, device: torch.device
+) -> Tensor:
     """Cosines and sines (2, L, dim) for the tokens of a grid (rows, columns), row by row.
 
-    A class token is not rotated; it is taken to come first, as the authors' code does even where it stands in the
-    middle, and a second one to come last.
+    A class token is not rotated; it is taken to come first, as the authors' code does even where it stands in
+    the middle, and a second one to come last.
     """
     half = dim // 2
     frequencies = 10000.0 ** (-torch.arange(0, half, 2, device=device, dtype=torch.float32) / half)

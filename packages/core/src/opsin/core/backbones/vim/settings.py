@@ -24,8 +24,8 @@ class VimSettings:
         embed_dim: width d of the tokens.
         depth: number of blocks.
         d_state: states a channel.
-        img_size: side, or (height, width), in pixels, of the images that the position table is made for; other sizes
-            are taken by resizing it.
+        img_size: side, or (height, width), in pixels, of the images that the position table is made for;
+            other sizes are taken by resizing it.
         patch_size: side of a patch in pixels.
         stride: pixels between patches; None is `patch_size`, less makes patches overlap.
         in_channels: channels of the image.
@@ -38,8 +38,8 @@ class VimSettings:
         rope_residual: whether the residual is rotated too.
         rope_side: grid side to which positions are stretched.
         paired_layers: blocks 2i and 2i + 1 see the sequence and its reverse, and their results are summed.
-        flip_ratio: chance of reversing the whole sequence, drawn at every forward, in evaluation too; where the class
-            token is read does not follow, so keep it in the middle.
+        flip_ratio: chance of reversing the whole sequence, drawn at every forward, in evaluation too; where
+            the class token is read does not follow, so keep it in the middle.
         bimamba_type: directions of the mixer, see `BiMamba`.
         if_divide_out: see `BiMamba`.
         init_layer_scale: see `BiMamba`.
@@ -109,6 +109,7 @@ class VimSettings:
         """
         if min(height, width) < self.patch_size:
             raise UserError(
-                f"an image of {height} x {width} pixels is smaller than a patch of {self.patch_size}", "resize or pad it"
+                f"an image of {height} x {width} pixels is smaller than a patch of {self.patch_size}",
+                "resize or pad it",
             )
         return (height - self.patch_size) // self.step + 1, (width - self.patch_size) // self.step + 1

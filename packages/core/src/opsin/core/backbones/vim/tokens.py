@@ -1,7 +1,8 @@
 """Where Vim's class tokens stand in the sequence, and its position table for other grids.
 
-A sequence is the patches row by row with the class tokens put in at `places`; the position table has a row for each
-of its tokens. (The authors' own resizing takes the first row for the class token's although it stands in the middle.)
+A sequence is the patches row by row with the class tokens put in at `places`; the position table has a row
+for each of its tokens. (The authors' own resizing takes the first row for the class token's although it
+stands in the middle.)
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def places(class_token: ClassToken, patches: int) -> tuple[int, ...]:
 
 
 def put_in(patches: Tensor, extras: Sequence[Tensor], at: Sequence[int]) -> Tensor:
-    """Patches (B, M, d) with `extras` (B, 1, d) put in, each at its index of `at` in the result (ascending)."""
+    """Patches (B, M, d) with `extras` (B, 1, d) put in, each at its index of `at` in the result."""
     for extra, place in zip(extras, at, strict=True):
         patches = cat((patches[:, :place], extra, patches[:, place:]), 1)
     return patches
@@ -36,8 +37,10 @@ def take_out(sequence: Tensor, at: Sequence[int]) -> tuple[Tensor, list[Tensor]]
     return sequence[:, stay], [sequence[:, place : place + 1] for place in at]
 
 
-def resize_table(table: Tensor, class_token: ClassToken, grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
-    """A position table (1, tokens, d) of a grid (rows, columns) for another grid, bicubic; class rows are kept."""
+def resize_table(
+    table: Tensor, class_token: ClassToken, grid: tuple[int, int], new_grid: tuple[int, int]
+) -> Tensor:
+    """A position table (1, tokens, d) of a grid (rows, columns) for another, bicubic; class rows are kept."""
     if grid == new_grid:
         return table
     patches, extras = take_out(table, places(class_token, math.prod(grid)))

@@ -22,9 +22,10 @@ from torch import Tensor
 Array = NDArray[Any]
 
 # How every kernel is compiled: kept on disk, without the interpreter's lock, and with IEEE division (Python's
-check # for a zero divisor would keep a loop from becoming vector code). COMPILE: dict[str, Any] = {"cache":
-True, "nogil": True, "error_model": "numpy"} # Sums may be reordered and fused; NaN and infinity stay what
-they are. COMPILE_SUMS: dict[str, Any] = {**COMPILE, "fastmath": {"contract", "reassoc", "nsz"}}
+# check for a zero divisor would keep a loop from becoming vector code).
+COMPILE: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+# Sums may be reordered and fused; NaN and infinity stay what they are.
+COMPILE_SUMS: dict[str, Any] = {**COMPILE, "fastmath": {"contract", "reassoc", "nsz"}}
 
 
 @cache
@@ -56,8 +57,7 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
 
 
 def run(kernel: Callable[..., None], total: int, *arguments: Any) -> None:
-    """Calls `kernel(start, stop, *arguments)` on equal parts of `range(total)`, one for each of PyTorch's
-    threads.
+    """Calls `kernel(start, stop, *arguments)` on equal parts of `range(total)`, one a thread of PyTorch's.
 
     Parts must not write to the same memory; which thread does which part can then not change a result.
     """

@@ -68,10 +68,12 @@ def backward_places(
     grad_offset: Array,
     grad_mask: Array,
 ) -> None:
-    """Gradients of the offsets and the mask; arguments as in `gather`, `grad` and the last two like their
-    primals.""" _, height, width, channels = maps.shape _, groups, taps, _, out_h, out_w = offset.shape
-    kernel_w, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x = geometry run = channels // groups for
-    row in range(begin, end):
+    """Gradients of offsets and mask, shaped like them; `grad` is the columns', the rest as in `gather`."""
+    _, height, width, channels = maps.shape
+    _, groups, taps, _, out_h, out_w = offset.shape
+    kernel_w, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x = geometry
+    run = channels // groups
+    for row in range(begin, end):
         place = first + row
         b, i, j = place // (out_h * out_w), place // out_w % out_h, place % out_w
         for g in range(groups):

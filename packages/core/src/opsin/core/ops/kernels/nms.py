@@ -25,8 +25,7 @@ def suppress(
     prune: bool,
     by: Array,
 ) -> None:
-    """Which box suppresses each (the one of the best score whose IoU with it is above `threshold`), if any
-    does.
+    """Which box suppresses each, if any: that of the best score whose IoU with it is above `threshold`.
 
     Boxes come sorted by their left edge, so those that can overlap a given one lie together.
 

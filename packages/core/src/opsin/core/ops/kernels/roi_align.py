@@ -8,6 +8,8 @@ channels.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -46,7 +48,7 @@ def _axis_weights(
 
 
 @njit(**COMPILE)
-def _span(first: Array, last: Array) -> tuple[int, int]:
+def _span(first: Array, last: Array) -> Any:
     """The cells that any bin touches, as a half-open range."""
     low, high = np.int64(1 << 40), np.int64(0)
     for b in range(first.shape[0]):
@@ -63,10 +65,14 @@ def forward(
     """Averages the bins of all regions for the channel blocks `begin..end`.
 
     Args:
-        begin: first block of channels. end: one after the last. maps: (B, blocks, H, W, channels of a block):
-        the part that one task reads again and again stays in the cache. image: (N,) index into B. start: (N,
-        2) upper left corner (y, x) in cells. bin_size: (N, 2) in cells. samples: (N, 2) samples of a bin
-        along each axis. out: (N, blocks, channels of a block, bins_y, bins_x), written.
+        begin: first block of channels.
+        end: one after the last.
+        maps: (B, blocks, H, W, channels of a block): what one task reads again and again stays in the cache.
+        image: (N,) index into B.
+        start: (N, 2) upper left corner (y, x) in cells.
+        bin_size: (N, 2) in cells.
+        samples: (N, 2) samples of a bin along each axis.
+        out: (N, blocks, channels of a block, bins_y, bins_x), written.
     """
     _, _, height, width, channels = maps.shape
     bins_y, bins_x = out.shape[3], out.shape[4]
@@ -113,8 +119,7 @@ def backward(
     samples: Array,
     grad: Array,
 ) -> None:
-    """Adds the gradient of the maps, for the channel blocks `begin..end` and all regions (so threads never
-    meet).
+    """Adds the gradient of the maps, for the channel blocks `begin..end` and all regions: threads never meet.
 
     Args:
         begin: first block of channels.

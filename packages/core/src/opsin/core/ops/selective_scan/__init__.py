@@ -1,17 +1,17 @@
-"""The selective scan of Mamba (S6): a linear recurrence whose step, input and output matrices follow the input.
+"""The selective scan of Mamba (S6): a linear recurrence whose steps and matrices follow the input.
 
-Mamba: Linear-Time Sequence Modeling with Selective State Spaces (arXiv 2312.00752). With dt = delta + delta_bias,
-through softplus if asked:
+Mamba: Linear-Time Sequence Modeling with Selective State Spaces (arXiv 2312.00752). With dt = delta +
+delta_bias, through softplus if asked:
 
     h_t[d, n] = exp(dt_t[d] A[d, n]) h_{t-1}[d, n] + dt_t[d] B_t[n] u_t[d]        h_{-1} = 0
     y_t[d]    = sum_n C_t[n] h_t[d, n] + D[d] u_t[d],  times silu(z_t[d]) where there is a gate
 
-A is discretised by the exponential (zero-order hold), B by plain multiplication with dt (Euler). Letters: B batch, D
-channels, N states a channel, L steps, G groups of channels.
+A is discretised by the exponential (zero-order hold), B by plain multiplication with dt (Euler). Letters: B
+batch, D channels, N states a channel, L steps, G groups of channels.
 
-`reference` is the definition; `cpu` (Numba), `triton` (CUDA) and `chunked` (PyTorch, everywhere) compute it faster.
-Each is imported when it is first needed. `OPSIN_NUMBA=0` in the environment turns Numba off. As the registered op
-`opsin::selective_scan` it works under autocast, `torch.compile` and `torch.export`.
+`reference` is the definition; `cpu` (Numba), `triton` (CUDA) and `chunked` (PyTorch, everywhere) compute it
+faster. Each is imported when it is first needed. `OPSIN_NUMBA=0` in the environment turns Numba off. As the
+registered op `opsin::selective_scan` it works under autocast, `torch.compile` and `torch.export`.
 """
 
 from __future__ import annotations
@@ -75,15 +75,16 @@ def selective_scan(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Scans along the last axis; differentiable in every tensor.
 
-    Computes in float32 (float64 if u is), whatever the types given; each gradient has its tensor's type. NaN and
-    infinities spread along their channel as the recurrence says. Deterministic, whatever the number of threads.
+    Computes in float32 (float64 if u is), whatever the types given; each gradient has its tensor's type. NaN
+    and infinities spread along their channel as the recurrence says. Deterministic, whatever the number of
+    threads.
 
     Args:
         u: input (B, D, L), of any strides.
         delta: steps (B, D, L) before bias and softplus.
         A: (D, N) real, usually negative.
-        B: (B, N, L) by position, (B, G, N, L) in groups of channels (channel d belongs to group d // (D / G)), or
-            (D, N) fixed in time.
+        B: (B, N, L) by position, (B, G, N, L) in groups of channels (channel d belongs to group d // (D /
+            G)), or (D, N) fixed in time.
         C: in any of B's forms, independently of B's.
         D: skip weights (D,).
         z: gate (B, D, L): the output is multiplied by silu(z).
@@ -92,7 +93,8 @@ def selective_scan(
         return_last_state: whether to return the state after the last step too.
 
     Returns:
-        (B, D, L) in u's type; with `return_last_state` also the state (B, D, N), through which no gradient flows.
+        (B, D, L) in u's type; with `return_last_state` also the state (B, D, N), through which no gradient
+        flows.
 
     Raises:
         ValueError: if shapes do not fit together, or A is complex.
@@ -176,7 +178,9 @@ def _check(
         if given is not None and tuple(given.shape) != shape:
             raise ValueError(f"{name} is {list(given.shape)}, expected {list(shape)} for u {list(u.shape)}")
     if B.ndim == C.ndim == 4 and B.shape[1] != C.shape[1] and 1 not in (B.shape[1], C.shape[1]):
-        raise ValueError(f"B has {B.shape[1]} groups and C {C.shape[1]}; they must be equal, or one of them 1")
+        raise ValueError(
+            f"B has {B.shape[1]} groups and C {C.shape[1]}; they must be equal, or one of them 1"
+        )
 
 
 def _implementation(device: torch.device) -> Any:
@@ -203,7 +207,7 @@ def _scan(
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     scan = Scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
-    return _implementation(u.device).forward(scan, save)  # type: ignore[no-any-return]
+    return _implementation(u.device).forward(scan, save)
 
 
 @_scan.register_fake
@@ -240,7 +244,7 @@ def _scan_backward(
     delta_softplus: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     scan = Scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
-    return tuple(_implementation(u.device).backward(scan, dout, kept))  # type: ignore[return-value]
+    return tuple(_implementation(u.device).backward(scan, dout, kept))
 
 
 @_scan_backward.register_fake
@@ -260,7 +264,7 @@ def _(
     dense = [torch.empty_like(x) for x in (u, delta)]
     small = [x.new_empty(x.shape) for x in (A, B, C)]
     rest = [u.new_empty(0) if x is None else torch.empty_like(x) for x in (D, z, delta_bias)]
-    return tuple(dense + small + rest)  # type: ignore[return-value]
+    return Gradients(*dense, *small, *rest)
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -55,7 +55,7 @@ class Scan(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients by the tensors of a `Scan`, each of that tensor's shape and type; an absent tensor's is empty."""
+    """Gradients by the tensors of a `Scan`, each of its shape and type; an absent tensor's is empty."""
 
     u: Tensor
     delta: Tensor

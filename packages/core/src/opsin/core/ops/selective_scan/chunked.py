@@ -1,7 +1,8 @@
 """Selective scan in vectorised PyTorch, for any device: what runs where there is neither Numba nor Triton.
 
-Only the recurrence itself goes step by step (one fused multiply-add over all channels and states); exponentials, inputs
-and outputs are computed for a chunk of `CHUNK` steps at once. So nothing larger than a chunk's (T, B, D, N) is made.
+Only the recurrence itself goes step by step (one fused multiply-add over all channels and states);
+exponentials, inputs and outputs are computed for a chunk of `CHUNK` steps at once. So nothing larger than a
+chunk's (T, B, D, N) is made.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from opsin.core.ops.selective_scan.reference import over_time
 
 
 class _Chunk:
-    """The terms of the recurrence in steps `start` to `start + CHUNK`, time first: (T, B, D) and (T, B, D, N)."""
+    """The recurrence's terms in steps `start` to `start + CHUNK`, time first: (T, B, D), (T, B, D, N)."""
 
     def __init__(self, scan: Scan, start: int) -> None:
         kind, steps = scan.kind, slice(start, start + CHUNK)
@@ -25,7 +26,9 @@ class _Chunk:
             self.raw = self.raw + scan.delta_bias.to(kind)
         self.dt = F.softplus(self.raw) if scan.delta_softplus else self.raw
         self.B, self.C = (
-            over_time(x.to(kind) if x.ndim == 2 else x[..., steps].to(kind), scan.u[..., steps].shape).permute(3, 0, 1, 2)
+            over_time(
+                x.to(kind) if x.ndim == 2 else x[..., steps].to(kind), scan.u[..., steps].shape
+            ).permute(3, 0, 1, 2)
             for x in (scan.B, scan.C)
         )
         self.decay = torch.exp(self.dt[..., None] * scan.A.to(kind))
@@ -61,7 +64,11 @@ def forward(scan: Scan, save: bool) -> tuple[Tensor, Tensor, Tensor]:
 
 def backward(scan: Scan, dout: Tensor, kept: Tensor) -> Gradients:
     """As `cpu.backward`."""
-    wide = {name: torch.zeros_like(t, dtype=scan.kind) for name, t in scan._asdict().items() if isinstance(t, Tensor)}
+    wide = {
+        name: torch.zeros_like(t, dtype=scan.kind)
+        for name, t in scan._asdict().items()
+        if isinstance(t, Tensor)
+    }
     dstate = kept.new_zeros(scan.u.shape[0], *scan.A.shape)
     for k in reversed(range(scan.chunks)):
         dstate = _backward_chunk(scan, k * CHUNK, dout, kept[:, k], dstate, wide)
@@ -72,7 +79,7 @@ def backward(scan: Scan, dout: Tensor, kept: Tensor) -> Gradients:
 def _backward_chunk(
     scan: Scan, start: int, dout: Tensor, before: Tensor, dstate: Tensor, wide: dict[str, Tensor]
 ) -> Tensor:
-    """Adds a chunk's gradients to `wide`; takes and gives the gradient by the state after and before the chunk."""
+    """Adds a chunk's gradients to `wide`; takes the gradient by the state after it, gives that before."""
     chunk, steps = _Chunk(scan, start), slice(start, start + CHUNK)
     states = chunk.states(before)
     g = dout[..., steps].to(scan.kind).permute(2, 0, 1)
@@ -86,7 +93,9 @@ def _backward_chunk(
         g = g * z * opening
     by_state = g[..., None] * chunk.C
     for t in reversed(range(chunk.u.shape[0])):
-        by_state[t].addcmul_(dstate, chunk.decay[t + 1]) if t + 1 < chunk.u.shape[0] else by_state[t].add_(dstate)
+        by_state[t].addcmul_(dstate, chunk.decay[t + 1]) if t + 1 < chunk.u.shape[0] else by_state[t].add_(
+            dstate
+        )
         dstate = by_state[t]
     by_power = by_state * chunk.decay * states[:-1]
     by_drive = (by_state * chunk.B).sum(-1)

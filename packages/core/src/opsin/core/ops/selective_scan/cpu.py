@@ -1,12 +1,12 @@
-"""Selective scan on the CPU: prepares the arguments of the Numba kernels and spreads their tasks over threads.
+"""Selective scan on the CPU: prepares arguments for the Numba kernels and spreads their tasks over threads.
 
-Time goes in chunks of `CHUNK` steps; the forward pass keeps the state before each chunk (L D N / CHUNK numbers, a
-quarter of u's own size at N = 16), and the backward pass recomputes the states inside one chunk at a time from it.
-Nothing of size L D N is ever made.
+Time goes in chunks of `CHUNK` steps; the forward pass keeps the state before each chunk (L D N / CHUNK
+numbers, a quarter of u's own size at N = 16), and the backward pass recomputes the states inside one chunk at
+a time from it. Nothing of size L D N is ever made.
 
-A task is a batch item and a run of channels in one group. Tasks follow from the shapes alone, so results do not
-depend on the number of threads (`torch.set_num_threads`). The kernels release Python's lock; they are compiled at the
-first call (some seconds) and read from Numba's disk cache afterwards.
+A task is a batch item and a run of channels in one group. Tasks follow from the shapes alone, so results do
+not depend on the number of threads (`torch.set_num_threads`). The kernels release Python's lock; they are
+compiled at the first call (some seconds) and read from Numba's disk cache afterwards.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ PARTS = 4  # pieces into which one sequence's channels are split, if they are th
 
 
 def forward(scan: Scan, save: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Output (B, D, L), last state (B, D, N) and, if `save`, the states (B, K, D, N) before each chunk (else K = 0)."""
+    """Output (B, D, L), last state (B, D, N), states (B, K, D, N) before each chunk (K = 0 unless `save`)."""
     packed = _Packed(scan)
     out = torch.empty_like(scan.u, dtype=scan.kind)
     state = packed.zeros(packed.batch, packed.states, packed.width)
@@ -44,7 +45,11 @@ def backward(scan: Scan, dout: Tensor, kept: Tensor) -> Gradients:
     batch, length, width, states = packed.batch, packed.length, packed.width, packed.states
     du, ddelta = torch.empty_like(scan.u, dtype=scan.kind), torch.empty_like(scan.delta, dtype=scan.kind)
     dz = packed.zeros(0, 0, 0) if scan.z is None else torch.empty_like(scan.z, dtype=scan.kind)
-    da, dstate, dskip = packed.zeros(batch, states, width), packed.zeros(batch, states, width), packed.zeros(batch, width)
+    da, dstate, dskip = (
+        packed.zeros(batch, states, width),
+        packed.zeros(batch, states, width),
+        packed.zeros(batch, width),
+    )
     per_step, fixed = (packed.parts, batch, packed.groups, length, states), (batch, states, width)
     db = packed.zeros(*(fixed if scan.B.ndim == 2 else per_step))
     dc = packed.zeros(*(fixed if scan.C.ndim == 2 else per_step))
@@ -71,12 +76,14 @@ def backward(scan: Scan, dout: Tensor, kept: Tensor) -> Gradients:
         C=matrix(dc, scan.C),
         D=packed.zeros(0) if scan.D is None else packed.crop(dskip.sum(0)[None])[:, 0].to(scan.D.dtype),
         z=dz.view(0) if scan.z is None else dz.to(scan.z.dtype),
-        delta_bias=packed.zeros(0) if scan.delta_bias is None else ddelta.sum((0, 2)).to(scan.delta_bias.dtype),
+        delta_bias=packed.zeros(0)
+        if scan.delta_bias is None
+        else ddelta.sum((0, 2)).to(scan.delta_bias.dtype),
     )
 
 
 class _Packed:
-    """A `Scan` as the kernels read it: see `kernels.forward`. W is D with each group padded to whole vectors."""
+    """A `Scan` as `kernels.forward` reads it. W is D with each group padded to whole vectors."""
 
     def __init__(self, scan: Scan) -> None:
         self.scan, self.groups = scan, scan.groups
@@ -129,22 +136,23 @@ class _Packed:
         """Runs all tasks of `kernel`, spread over torch's number of threads."""
         tasks = self.batch * self.groups * self.parts
         threads = max(1, min(torch.get_num_threads(), tasks))
-        bounds = [tasks * i // threads for i in range(threads + 1)]
+        bounds = pairwise(tasks * i // threads for i in range(threads + 1))
         if threads == 1:
             kernel(0, tasks, *self.arguments, *results)
             return
         pool = _pool(os.getpid())
-        runs = [
-            pool.submit(kernel, first, last, *self.arguments, *results)
-            for first, last in zip(bounds[:-1], bounds[1:], strict=True)
-        ]
+        runs = [pool.submit(kernel, first, last, *self.arguments, *results) for first, last in bounds]
         for run in runs:
             run.result()
 
 
 def _flat(x: Tensor) -> tuple[Any, tuple[int, ...]]:
     """The memory of a tensor as a flat array that begins at its first item, and its strides."""
-    items = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
+    items = (
+        1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+        if x.numel()
+        else 0
+    )
     return x.detach().as_strided((items,), (1,)).numpy(), x.stride()
 
 

@@ -1,13 +1,13 @@
 """The selective scan's Numba kernels, and the vectors that they are written in.
 
-`Lanes` is a Numba value type: sixteen numbers side by side that LLVM keeps in vector registers (one of AVX-512, two
-of AVX, four of NEON). Numba's own loop vectoriser gives up where arrays might overlap, and has no vectorised
-exponential without Intel's SVML; with `Lanes` a kernel says what runs side by side, and its exponential is a
-polynomial. Sixteen channels go through the scan together, so the recurrence, its exponential and its sums over states
-need no step across lanes.
+`Lanes` is a Numba value type: sixteen numbers side by side that LLVM keeps in vector registers (one of
+AVX-512, two of AVX, four of NEON). Numba's own loop vectoriser gives up where arrays might overlap, and has
+no vectorised exponential without Intel's SVML; with `Lanes` a kernel says what runs side by side, and its
+exponential is a polynomial. Sixteen channels go through the scan together, so the recurrence, its exponential
+and its sums over states need no step across lanes.
 
-Vectors and kernels share one file because Numba's disk cache watches the kernel's own file alone. Items are float32
-or float64; infinities and NaN go through as in any arithmetic.
+Vectors and kernels share one file because Numba's disk cache watches the kernel's own file alone. Items are
+float32 or float64; infinities and NaN go through as in any arithmetic.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LANES = 16
 LOG2_E = math.log2(math.e)
 
 
-class Lanes(types.Type):  # type: ignore[misc]  # numba is untyped
+class Lanes(types.Type):
     """Numba type of `LANES` numbers of `dtype`."""
 
     def __init__(self, dtype: types.Float) -> None:
@@ -35,13 +35,22 @@ class Lanes(types.Type):  # type: ignore[misc]  # numba is untyped
 
 
 @register_model(Lanes)
-class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Lanes) -> None:
         super().__init__(manager, kind, _vector(kind))
 
 
 def _vector(kind: Lanes) -> ir.VectorType:
     return ir.VectorType(ir.FloatType() if kind.dtype == types.float32 else ir.DoubleType(), LANES)
+
+
+def _lanes(array: types.Array) -> Any:
+    """The type of lanes that a float array gives."""
+    return Lanes(types.float32 if array.dtype == types.float32 else types.float64)
+
+
+def _bytes(array: types.Array) -> int:
+    return 4 if array.dtype == types.float32 else 8
 
 
 def _splat(value: float, vector: ir.VectorType) -> ir.Constant:
@@ -53,12 +62,16 @@ def _call(builder: ir.IRBuilder, name: str, *args: ir.Value) -> ir.Value:
     vector = args[0].type
     suffix = f"v{LANES}{'f32' if isinstance(vector.element, ir.FloatType) else 'f64'}"
     signature = ir.FunctionType(vector, [vector] * len(args))
-    return builder.call(cgutils.get_or_insert_function(builder.module, signature, f"llvm.{name}.{suffix}"), args)
+    return builder.call(
+        cgutils.get_or_insert_function(builder.module, signature, f"llvm.{name}.{suffix}"), args
+    )
 
 
-def _pointer(context: Any, builder: ir.IRBuilder, kind: types.Array, array: ir.Value, offset: ir.Value) -> ir.Value:
+def _pointer(
+    context: Any, builder: ir.IRBuilder, kind: types.Array, array: ir.Value, offset: ir.Value
+) -> ir.Value:
     data = context.make_array(kind)(context, builder, array).data
-    vector = _vector(Lanes(kind.dtype))
+    vector = _vector(_lanes(kind))
     return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
 
 
@@ -68,9 +81,9 @@ def load(typing_context: Any, array: types.Array, offset: types.Integer) -> Any:
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
         place = _pointer(context, builder, signature.args[0], *args)
-        return builder.load(place, align=array.dtype.bitwidth // 8)
+        return builder.load(place, align=_bytes(array))
 
-    return Lanes(array.dtype)(array, types.intp), emit
+    return _lanes(array)(array, types.intp), emit
 
 
 @intrinsic
@@ -79,7 +92,7 @@ def store(typing_context: Any, array: types.Array, offset: types.Integer, value:
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
         place = _pointer(context, builder, signature.args[0], *args[:2])
-        builder.store(args[2], place, align=array.dtype.bitwidth // 8)
+        builder.store(args[2], place, align=_bytes(array))
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), emit
@@ -93,7 +106,7 @@ def broadcast(typing_context: Any, array: types.Array, offset: types.Integer) ->
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
         return _spread(builder, builder.load(builder.gep(data, [args[1]])), _vector(signature.return_type))
 
-    return Lanes(array.dtype)(array, types.intp), emit
+    return _lanes(array)(array, types.intp), emit
 
 
 @intrinsic
@@ -103,18 +116,20 @@ def splat(typing_context: Any, like: types.Array, number: types.Number) -> Any:
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
         return _spread(builder, args[1], _vector(signature.return_type))
 
-    return Lanes(like.dtype)(like, like.dtype), emit
+    return _lanes(like)(like, like.dtype), emit
 
 
 def _spread(builder: ir.IRBuilder, number: ir.Value, vector: ir.VectorType) -> ir.Value:
     undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+    return builder.shuffle_vector(
+        first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    )
 
 
 @intrinsic
 def fma(typing_context: Any, x: Lanes, y: Lanes, addend: Lanes) -> Any:
-    """x * y + addend, fused where the machine can."""
+    """X * y + addend, fused where the machine can."""
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
         return _call(builder, "fmuladd", *args)
@@ -134,18 +149,22 @@ def total(typing_context: Any, x: Lanes) -> Any:
                 ir.Constant(ir.VectorType(ir.IntType(32), width), list(range(start, start + width)))
                 for start in (0, width)
             ]
-            low, high = (builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), h) for h in halves)
+            low, high = (
+                builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), h) for h in halves
+            )
             value = builder.fadd(low, high)
         return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
 
     return x.dtype(x), emit
 
 
-# (2**r - 1) / r on [-1/2, 1/2], highest power first. The form makes 2**0 exact: the error of a decay near 1 would
-# add up over thousands of steps.
+# (2**r - 1) / r on [-1/2, 1/2], highest power first. The form makes 2**0 exact: the error of a decay near 1
+# would # add up over thousands of steps.
 _EXP2M1_OVER_R = tuple(
     float(c)
-    for c in np.polynomial.Chebyshev.interpolate(lambda r: np.expm1(r * math.log(2)) / r, 5, domain=[-0.5, 0.5])
+    for c in np.polynomial.Chebyshev.interpolate(
+        lambda r: np.expm1(r * math.log(2)) / r, 5, domain=[-0.5, 0.5]
+    )
     .convert(kind=np.polynomial.Polynomial)
     .coef[::-1]
 )
@@ -238,8 +257,8 @@ for _python, _name in (
 
 
 # The scan. A matrix of the caller (u, delta, z, B, …) comes as a flat array and its strides in items, so that
-# channel-first and channel-last tensors are both read in place. Tiles of it, `chunk` steps by LANES channels, are laid
-# out as vectors in buffers that stay in the nearest cache.
+# channel-first and channel-last tensors are both read in place. Tiles of it, `chunk` steps by LANES channels,
+# are laid # out as vectors in buffers that stay in the nearest cache.
 
 jit = njit(cache=True, nogil=True, error_model="numpy")
 
@@ -248,12 +267,18 @@ jit = njit(cache=True, nogil=True, error_model="numpy")
 def _task(task, parts, groups, blocks):  # type: ignore[no-untyped-def]  # Numba infers the types
     """Batch item, group, part, and run of blocks (from, to) within the group, of a task."""
     part = task % parts
-    return task // (groups * parts), task // parts % groups, part, blocks * part // parts, blocks * (part + 1) // parts
+    return (
+        task // (groups * parts),
+        task // parts % groups,
+        part,
+        blocks * part // parts,
+        blocks * (part + 1) // parts,
+    )
 
 
 @jit
 def _read(source, origin, across, along, columns, rows, wide, tile):  # type: ignore[no-untyped-def]
-    """tile[row, column], rows of `wide`, from source[origin + column * across + row * along]."""
+    """tile[row, column], rows of `wide`, from source[origin + column * across + row * along], else 0."""
     if across == 1 and columns == LANES and wide == LANES:
         for row in range(rows):
             store(tile, row * LANES, load(source, origin + row * along))
@@ -261,6 +286,9 @@ def _read(source, origin, across, along, columns, rows, wide, tile):  # type: ig
         for column in range(columns):
             for row in range(rows):
                 tile[row * wide + column] = source[origin + column * across + row * along]
+        for column in range(columns, wide):
+            for row in range(rows):
+                tile[row * wide + column] = 0
 
 
 @jit
@@ -302,11 +330,27 @@ def _sigmoid(like, x):  # type: ignore[no-untyped-def]
 
 @jit
 def _advance(  # type: ignore[no-untyped-def]
-    rows, soft, keep, skip_w, bias_w, a, b, b_fixed, c, c_fixed, x_tile, delta_tile, step_tile, y_tile, decays, h
+    rows,
+    soft,
+    keep,
+    skip_w,
+    bias_w,
+    a,
+    b,
+    b_fixed,
+    c,
+    c_fixed,
+    x_tile,
+    delta_tile,
+    step_tile,
+    y_tile,
+    decays,
+    h,
 ):
     """Runs `rows` steps of one vector of channels.
 
-    step_tile: the steps that delta makes. y_tile: the outputs before the gate. h: the state; with `keep`, h and decays
+    step_tile: the steps that delta makes. y_tile: the outputs before the gate. h: the state; with `keep`, h
+        and decays
     hold every step's (h[row] before it, h[row + 1] after it).
     """
     states = a.size // LANES
@@ -338,14 +382,18 @@ def forward(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Tasks `first` to `last` of a scan. W is D with each group padded to whole vectors.
 
-    a: (N, W), in powers of two. skip, bias: (W,). b, c: (N, W) if fixed, else flat with strides (batch, group, state,
+    a: (N, W), in powers of two. skip, bias: (W,). b, c: (N, W) if fixed, else flat with strides (batch,
+        group, state,
     step). u, delta, z, out: flat with strides (batch, channel, step). state: (B, N, W), zeros at first. kept:
     (B, K, N, W), written if `save`.
     """
     states, width = a.shape
     blocks, size = width // groups // LANES, channels // groups
     a_block, h = np.empty(states * LANES, u.dtype), np.empty(states * LANES, u.dtype)
-    b_tile, c_tile = np.empty(states * max(LANES, chunk), u.dtype), np.empty(states * max(LANES, chunk), u.dtype)
+    b_tile, c_tile = (
+        np.empty(states * max(LANES, chunk), u.dtype),
+        np.empty(states * max(LANES, chunk), u.dtype),
+    )
     x_tile, delta_tile = np.zeros(chunk * LANES, u.dtype), np.zeros(chunk * LANES, u.dtype)
     z_tile, y_tile = np.zeros(chunk * LANES, u.dtype), np.zeros(chunk * LANES, u.dtype)
     for task in range(first, last):
@@ -359,9 +407,22 @@ def forward(  # type: ignore[no-untyped-def]
                 place = item * c_by[0] + group * c_by[1] + start * c_by[3]
                 _read(c, place, c_by[2], c_by[3], states, rows, states, c_tile)
             for block in range(low, high):
-                d, w, some = group * size + block * LANES, (group * blocks + block) * LANES, size - block * LANES
+                d, w, some = (
+                    group * size + block * LANES,
+                    (group * blocks + block) * LANES,
+                    size - block * LANES,
+                )
                 some = min(LANES, some)
-                _read(u, item * u_by[0] + d * u_by[1] + start * u_by[2], u_by[1], u_by[2], some, rows, LANES, x_tile)
+                _read(
+                    u,
+                    item * u_by[0] + d * u_by[1] + start * u_by[2],
+                    u_by[1],
+                    u_by[2],
+                    some,
+                    rows,
+                    LANES,
+                    x_tile,
+                )
                 place = item * delta_by[0] + d * delta_by[1] + start * delta_by[2]
                 _read(delta, place, delta_by[1], delta_by[2], some, rows, LANES, delta_tile)
                 _gather(a, w, width, a_block, states)
@@ -371,14 +432,26 @@ def forward(  # type: ignore[no-untyped-def]
                 if c_fixed:
                     _gather(c, w, width, c_tile, states)
                 if save:
-                    _scatter(h, kept, (item * kept.shape[1] + start // chunk) * states * width + w, width, states)
+                    _scatter(
+                        h, kept, (item * kept.shape[1] + start // chunk) * states * width + w, width, states
+                    )
                 _advance(
-                    rows, soft, False, load(skip, w), load(bias, w), a_block, b_tile, b_fixed, c_tile, c_fixed,
+                    rows, soft, False, load(skip, w), load(bias, w), a_block,
+                    b_tile, b_fixed, c_tile, c_fixed,
                     x_tile, delta_tile, delta_tile, y_tile, h, h,
                 )  # fmt: skip
                 _scatter(h, state, item * states * width + w, width, states)
                 if gated:
-                    _read(z, item * z_by[0] + d * z_by[1] + start * z_by[2], z_by[1], z_by[2], some, rows, LANES, z_tile)
+                    _read(
+                        z,
+                        item * z_by[0] + d * z_by[1] + start * z_by[2],
+                        z_by[1],
+                        z_by[2],
+                        some,
+                        rows,
+                        LANES,
+                        z_tile,
+                    )
                     for row in range(rows):
                         gate = load(z_tile, row * LANES)
                         store(y_tile, row * LANES, load(y_tile, row * LANES) * gate * _sigmoid(u, gate))
@@ -388,13 +461,15 @@ def forward(  # type: ignore[no-untyped-def]
 
 @jit
 def _retreat(  # type: ignore[no-untyped-def]
-    rows, soft, gated, skip_w, bias_w, a, b, b_fixed, c, c_fixed, x_tile, delta_tile, step_tile, y_tile, z_tile,
-    g_tile, decays, h, dh, da, db, dc, dskip_w,
+    rows, soft, gated, skip_w, bias_w, a, b, b_fixed, c, c_fixed,
+    x_tile, delta_tile, step_tile, y_tile, z_tile, g_tile, decays, h, dh, da, db, dc, dskip_w,
 ):  # fmt: skip
     """Back through `rows` steps of one vector of channels, after `_advance` with keep; gives the new dskip_w.
 
-    g_tile: by the output before, by u after. x_tile becomes the gradient by delta, z_tile that by z. dh: by the state.
-    da, and db and dc if fixed, are the channels'; else db and dc are every step's, summed over the channels so far.
+    g_tile: by the output before, by u after. x_tile becomes the gradient by delta, z_tile that by z. dh: by
+        the state.
+    da, and db and dc if fixed, are the channels'; else db and dc are every step's, summed over the channels
+    so far.
     """
     states = a.size // LANES
     one, zero, ln2 = splat(x_tile, 1), splat(x_tile, 0), splat(x_tile, 1 / LOG2_E)
@@ -438,13 +513,17 @@ def backward(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Tasks `first` to `last` of the way back; arguments as of `forward`.
 
-    da, dstate: (B, N, W), dskip: (B, W), db and dc: (B, N, W) if fixed, else (parts, B, G, L, N); zeros at first.
+    da, dstate: (B, N, W), dskip: (B, W), db and dc: (B, N, W) if fixed, else (parts, B, G, L, N); zeros at
+        first.
     """
     states, width = a.shape
     blocks, size = width // groups // LANES, channels // groups
     vector, tile, cube = states * LANES, chunk * LANES, chunk * states * LANES
     a_block, dh, da_block = np.empty(vector, u.dtype), np.empty(vector, u.dtype), np.empty(vector, u.dtype)
-    b_tile, c_tile = np.empty(states * max(LANES, chunk), u.dtype), np.empty(states * max(LANES, chunk), u.dtype)
+    b_tile, c_tile = (
+        np.empty(states * max(LANES, chunk), u.dtype),
+        np.empty(states * max(LANES, chunk), u.dtype),
+    )
     x_tile, step_tile, y_tile = np.zeros(tile, u.dtype), np.zeros(tile, u.dtype), np.zeros(tile, u.dtype)
     delta_tile, z_tile, g_tile = np.zeros(tile, u.dtype), np.zeros(tile, u.dtype), np.zeros(tile, u.dtype)
     decays, h = np.empty(cube, u.dtype), np.empty(cube + vector, u.dtype)
@@ -462,15 +541,37 @@ def backward(  # type: ignore[no-untyped-def]
                 _read(c, place, c_by[2], c_by[3], states, rows, states, c_tile)
             db_block[:], dc_block[:] = 0, 0
             for block in range(low, high):
-                d, w, some = group * size + block * LANES, (group * blocks + block) * LANES, size - block * LANES
+                d, w, some = (
+                    group * size + block * LANES,
+                    (group * blocks + block) * LANES,
+                    size - block * LANES,
+                )
                 some, corner = min(LANES, some), item * states * width + w
-                _read(u, item * u_by[0] + d * u_by[1] + start * u_by[2], u_by[1], u_by[2], some, rows, LANES, x_tile)
+                _read(
+                    u,
+                    item * u_by[0] + d * u_by[1] + start * u_by[2],
+                    u_by[1],
+                    u_by[2],
+                    some,
+                    rows,
+                    LANES,
+                    x_tile,
+                )
                 place = item * delta_by[0] + d * delta_by[1] + start * delta_by[2]
                 _read(delta, place, delta_by[1], delta_by[2], some, rows, LANES, delta_tile)
                 place = item * dout_by[0] + d * dout_by[1] + start * dout_by[2]
                 _read(dout, place, dout_by[1], dout_by[2], some, rows, LANES, g_tile)
                 if gated:
-                    _read(z, item * z_by[0] + d * z_by[1] + start * z_by[2], z_by[1], z_by[2], some, rows, LANES, z_tile)
+                    _read(
+                        z,
+                        item * z_by[0] + d * z_by[1] + start * z_by[2],
+                        z_by[1],
+                        z_by[2],
+                        some,
+                        rows,
+                        LANES,
+                        z_tile,
+                    )
                 _gather(a, w, width, a_block, states)
                 _gather(kept, (item * kept.shape[1] + k) * states * width + w, width, h, states)
                 _gather(dstate, corner, width, dh, states)
@@ -486,8 +587,10 @@ def backward(  # type: ignore[no-untyped-def]
                     x_tile, delta_tile, step_tile, y_tile, decays, h,
                 )  # fmt: skip
                 dskip_w = _retreat(
-                    rows, soft, gated, load(skip, w), load(bias, w), a_block, b_tile, b_fixed, c_tile, c_fixed, x_tile,
-                    delta_tile, step_tile, y_tile, z_tile, g_tile, decays, h, dh, da_block, db_block, dc_block,
+                    rows, soft, gated, load(skip, w), load(bias, w), a_block,
+                    b_tile, b_fixed, c_tile, c_fixed,
+                    x_tile, delta_tile, step_tile, y_tile, z_tile, g_tile,
+                    decays, h, dh, da_block, db_block, dc_block,
                     load(dskip, item * width + w),
                 )  # fmt: skip
                 store(dskip, item * width + w, dskip_w)

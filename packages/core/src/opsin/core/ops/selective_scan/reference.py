@@ -22,10 +22,10 @@ def selective_scan_reference(
     delta_softplus: bool = False,
     initial_state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`selective_scan` step by step; arguments as there.
+    """`selective_scan` step by step; arguments as there, but for two.
 
-    Args:
-        initial_state: (B, D, N) state before the first step; zeros without it.
+    `initial_state` (B, D, N) is the state before the first step, zeros without it; the state comes back
+    always.
 
     Returns:
         The output (B, D, L) in u's type, and the state (B, D, N) after the last step, differentiable.

@@ -1,9 +1,10 @@
 """Selective scan in Triton, for CUDA (and, with `TRITON_INTERPRET=1`, on the CPU for tests).
 
-A program holds the states of `BLOCK` channels of one batch item and walks the sequence; lanes lie along channels, which
-are contiguous in the channel-last arrays that the kernels read. The forward pass keeps the state before every chunk of
-`CHUNK` steps; the backward pass recomputes a chunk's states into a scratch of that many steps, whatever the length.
-Gradients by B and C that channels share are summed block by block, then in PyTorch: no atomics, so it is deterministic.
+A program holds the states of `BLOCK` channels of one batch item and walks the sequence; lanes lie along
+channels, which are contiguous in the channel-last arrays that the kernels read. The forward pass keeps the
+state before every chunk of `CHUNK` steps; the backward pass recomputes a chunk's states into a scratch of
+that many steps, whatever the length. Gradients by B and C that channels share are summed block by block, then
+in PyTorch: no atomics, so it is deterministic.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def _matrix(base, item, group, groups, t, length, states, d, n, mask, FIXED: tl.
 
 @triton.jit
 def _step(delta, bias, at, inside, SOFT: tl.constexpr):  # type: ignore[no-untyped-def]
-    """delta plus bias, and the step that it makes."""
+    """Delta plus bias, and the step that it makes."""
     raw = tl.load(delta + at, mask=inside, other=0.0) + bias
     return raw, _softplus(raw) if SOFT else raw
 
@@ -61,12 +62,11 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
     skip, bias_d = tl.load(D + d, mask=inside, other=0.0), tl.load(bias + d, mask=inside, other=0.0)
     h = a * 0.0
     for t in range(length):
-        if SAVE:
-            if t % CHUNK == 0:
-                tl.store(kept + (item * chunks + t // CHUNK) * channels * states + plane, h, mask=mask)
+        if SAVE and t % CHUNK == 0:
+            tl.store(kept + (item * chunks + t // CHUNK) * channels * states + plane, h, mask=mask)
         at = (item * length + t) * channels + d
         x = tl.load(u + at, mask=inside, other=0.0)
-        raw, dt = _step(delta, bias_d, at, inside, SOFT)
+        _, dt = _step(delta, bias_d, at, inside, SOFT)
         b = _matrix(B, item, group, groups, t, length, states, d, n, mask, B_FIXED)
         c = _matrix(C, item, group, groups, t, length, states, d, n, mask, C_FIXED)
         h = tl.exp(dt[:, None] * a) * h + (dt * x)[:, None] * b
@@ -105,7 +105,7 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
         for row in range(rows):
             t = k * CHUNK + row
             at = (item * length + t) * channels + d
-            raw, dt = _step(delta, bias_d, at, inside, SOFT)
+            _, dt = _step(delta, bias_d, at, inside, SOFT)
             b = _matrix(B, item, group, groups, t, length, states, d, n, mask, B_FIXED)
             drive = dt * tl.load(u + at, mask=inside, other=0.0)
             h = tl.exp(dt[:, None] * a) * h + drive[:, None] * b
@@ -158,7 +158,7 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
 
 
 class _Prepared:
-    """A `Scan` as the kernels read it: channel-last (B, L, D), matrices (B, G, L, N) or fixed (D, N), contiguous."""
+    """A `Scan` as the kernels read it: contiguous (B, L, D), matrices (B, G, L, N) or fixed (D, N)."""
 
     def __init__(self, scan: Scan) -> None:
         self.scan = scan

@@ -1,0 +1,7 @@
+"""Labelled pictures on disk to packed samples."""
+
+from opsin.classification.datasets.image_folder import ImageFolder
+from opsin.classification.datasets.rand_augment import RandAugment
+from opsin.classification.datasets.transforms import EvaluationCrop, PackClassification
+
+__all__ = ["EvaluationCrop", "ImageFolder", "PackClassification", "RandAugment"]

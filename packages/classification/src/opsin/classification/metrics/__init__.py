@@ -1,0 +1,5 @@
+"""Metrics of image classification."""
+
+from opsin.classification.metrics.accuracy import Accuracy
+
+__all__ = ["Accuracy"]
