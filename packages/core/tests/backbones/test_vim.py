@@ -92,7 +92,7 @@ def test_swapping_directions_and_reversing_the_input_reverses_the_output() -> No
 def test_steps_begin_between_a_thousandth_and_a_tenth_on_the_way_forward() -> None:
     torch.manual_seed(0)
     mixer = BiMamba(64)
-    steps = nn.functional.softplus(mixer.dt_proj.bias)
+    steps = nn.functional.softplus(mixer.dt_proj.bias.detach())
     assert 0.0009 < float(steps.min()) < 0.005 < 0.05 < float(steps.max()) < 0.101
     assert float(mixer.dt_proj_b.bias.abs().max()) == 0
     torch.testing.assert_close(mixer.A_log.exp()[0], torch.arange(1.0, 17.0))

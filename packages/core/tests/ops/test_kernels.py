@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -61,3 +62,21 @@ def test_an_error_in_a_part_is_raised() -> None:
             kernels.run(kernel, 4)
     finally:
         torch.set_num_threads(before)
+
+
+def test_kernels_work_where_their_machine_code_cannot_be_kept() -> None:
+    code = """if True:
+        import torch
+        from opsin.core.ops.nms import nms
+        from opsin.core.ops.kernels.nms import suppress
+        boxes, scores = torch.tensor([[0.0, 0, 2, 2], [0, 0, 2, 2]]), torch.tensor([0.1, 0.9])
+        assert nms(boxes, scores, 0.5).tolist() == [1]
+        assert suppress.stats.cache_path is None
+    """
+    environment = {
+        **os.environ,
+        "NUMBA_CACHE_LOCATOR_CLASSES": "ZipCacheLocator",
+    }  # finds no folder for a file
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr

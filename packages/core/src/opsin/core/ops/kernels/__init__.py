@@ -21,11 +21,7 @@ from torch import Tensor
 
 Array = NDArray[Any]
 
-# How every kernel is compiled: kept on disk, without the interpreter's lock, and with IEEE division (Python's
-# check for a zero divisor would keep a loop from becoming vector code).
-COMPILE: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
-# Sums may be reordered and fused; NaN and infinity stay what they are.
-COMPILE_SUMS: dict[str, Any] = {**COMPILE, "fastmath": {"contract", "reassoc", "nsz"}}
+Function = Callable[..., Any]
 
 
 @cache
@@ -37,6 +33,28 @@ def enabled(*tensors: Tensor) -> bool:
     """Whether the kernels may work on `tensors`: all on the CPU, Numba installed and not turned off."""
     on_cpu = all(tensor.device.type == "cpu" for tensor in tensors)
     return on_cpu and os.environ.get("OPSIN_NUMBA", "1") != "0" and _installed()
+
+
+def compiled(function: Function) -> Function:
+    """The decorator of a kernel whose arithmetic is IEEE's, operation by operation."""
+    return _compile(function)
+
+
+def compiled_sums(function: Function) -> Function:
+    """The decorator of a kernel whose sums may be reordered and fused; NaN and infinity stay as they are."""
+    return _compile(function, fastmath={"contract", "reassoc", "nsz"})
+
+
+def _compile(function: Function, **options: Any) -> Function:
+    from numba import njit
+
+    # Python's check for a zero divisor would keep a loop from becoming vector code.
+    options |= {"nogil": True, "error_model": "numpy"}
+    try:
+        kernel: Function = njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder that Numba could keep the machine code in
+        kernel = njit(**options)(function)
+    return kernel
 
 
 def array(tensor: Tensor) -> Array:
@@ -56,7 +74,7 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="opsin-ops")
 
 
-def run(kernel: Callable[..., None], total: int, *arguments: Any) -> None:
+def run(kernel: Function, total: int, *arguments: Any) -> None:
     """Calls `kernel(start, stop, *arguments)` on equal parts of `range(total)`, one a thread of PyTorch's.
 
     Parts must not write to the same memory; which thread does which part can then not change a result.

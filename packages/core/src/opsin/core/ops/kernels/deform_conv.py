@@ -7,12 +7,11 @@ one place of the output, numbered over images, rows and columns of the output ma
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from opsin.core.ops.kernels import COMPILE_SUMS, Array
+from opsin.core.ops.kernels import Array, compiled_sums
 
 
-@njit(**COMPILE_SUMS)
+@compiled_sums
 def gather(
     begin: int, end: int, first: int, maps: Array, offset: Array, mask: Array, geometry: Array, columns: Array
 ) -> None:
@@ -55,7 +54,7 @@ def gather(
                                 columns[row, tap, c] += weight * maps[b, y0 + dy, x0 + dx, c]
 
 
-@njit(**COMPILE_SUMS)
+@compiled_sums
 def backward_places(
     begin: int,
     end: int,
@@ -102,7 +101,7 @@ def backward_places(
                     grad_mask[b, g, tap, i, j] = mean
 
 
-@njit(**COMPILE_SUMS)
+@compiled_sums
 def scatter(
     begin: int,
     end: int,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from opsin.core.ops.kernels import COMPILE_SUMS, Array
+from opsin.core.ops.kernels import Array, compiled_sums
 
 
-@njit(**COMPILE_SUMS)
+@compiled_sums
 def forward(
     begin: int, end: int, value: Array, shapes: Array, places: Array, weight: Array, out: Array
 ) -> None:
@@ -50,7 +49,7 @@ def forward(
                 base += height * width
 
 
-@njit(**COMPILE_SUMS)
+@compiled_sums
 def backward(
     begin: int,
     end: int,

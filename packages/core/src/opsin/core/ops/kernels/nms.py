@@ -7,12 +7,11 @@ kept.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from opsin.core.ops.kernels import COMPILE, Array
+from opsin.core.ops.kernels import Array, compiled
 
 
-@njit(**COMPILE)
+@compiled
 def suppress(
     x1: Array,
     y1: Array,
@@ -72,7 +71,7 @@ def suppress(
             marks[j] = np.int32(r) if hit else marks[j]
 
 
-@njit(**COMPILE)
+@compiled
 def soften(
     boxes: Array,
     scores: Array,

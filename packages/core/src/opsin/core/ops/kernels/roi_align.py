@@ -11,12 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from opsin.core.ops.kernels import COMPILE, COMPILE_SUMS, Array
+from opsin.core.ops.kernels import Array, compiled, compiled_sums
 
 
-@njit(**COMPILE_SUMS)
+@compiled_sums
 def _axis_weights(
     start: float, bin_size: float, samples: int, length: int, weights: Array, first: Array, last: Array
 ) -> None:
@@ -47,7 +46,7 @@ def _axis_weights(
             weights[b, high] += rest
 
 
-@njit(**COMPILE)
+@compiled
 def _span(first: Array, last: Array) -> Any:
     """The cells that any bin touches, as a half-open range."""
     low, high = np.int64(1 << 40), np.int64(0)
@@ -58,7 +57,7 @@ def _span(first: Array, last: Array) -> Any:
     return min(low, high), high
 
 
-@njit(**COMPILE_SUMS)
+@compiled_sums
 def forward(
     begin: int, end: int, maps: Array, image: Array, start: Array, bin_size: Array, samples: Array, out: Array
 ) -> None:
@@ -108,7 +107,7 @@ def forward(
                         out[n, block, c, i, j] = pooled[i, j, c]
 
 
-@njit(**COMPILE_SUMS)
+@compiled_sums
 def backward(
     begin: int,
     end: int,
