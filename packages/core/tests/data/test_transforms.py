@@ -123,6 +123,24 @@ def test_transforms_of_one_pipeline_are_drawn_independently():
     assert len(seen) == 4
 
 
+def test_shortest_edge_is_bounded_by_the_longest():
+    edge = {"type": "ShortestEdge", "short": [60], "longest": 100}
+    assert run(edge)["img_shape"] == (50, 100)
+    assert run({**edge, "longest": 200})["img_shape"] == (60, 120)
+    assert run({**edge, "longest": 200})["gt_bboxes"][0] == pytest.approx([6, 9, 30, 27], abs=1e-4)
+
+
+def test_crop_between_stays_within_its_bounds():
+    crop = Albumentations([{"type": "CropBetween", "low": 8, "high": 16}])
+    shapes = set()
+    for seed in range(20):
+        np.random.seed(seed)
+        shapes.add(crop({"img": np.zeros((12, 40, 3), np.uint8)})["img"].shape[:2])
+    assert {height for height, _ in shapes} <= set(range(8, 13))
+    assert {width for _, width in shapes} <= set(range(8, 17))
+    assert len(shapes) > 5
+
+
 def test_nested_transforms_are_built():
     out = run({"type": "OneOf", "p": 1, "transforms": [{"type": "HorizontalFlip", "p": 1}]})
     assert out["gt_bboxes"][0].tolist() == [30, 3, 38, 9]

@@ -69,14 +69,14 @@ def test_half_precision_values_keep_precise_places(backend: str) -> None:
     torch.testing.assert_close(half.float(), want, rtol=0.03, atol=0.03)
 
 
-def test_places_that_are_nan_or_infinite_count_as_outside() -> None:
+def test_places_that_are_nan_or_infinite_count_as_outside(backend: str) -> None:
     value, shapes, places, weight = make(4, [(4, 4)], 1, 2, 1, 4, 1)
     places[0, 0, 0, 0, 0] = torch.tensor([float("nan"), 0.5])
     places[0, 1, 0, 0, 0] = torch.tensor([0.5, torch.inf])
     assert ms_deform_attn(value, shapes, places, weight).abs().sum() == 0
 
 
-def test_levels_that_do_not_add_up_are_named() -> None:
+def test_levels_that_do_not_add_up_are_named(backend: str) -> None:
     value, _, places, weight = make(5, [(4, 4)], 1, 2, 1, 4, 1)
     with pytest.raises(ValueError, match=r"\[\[4, 5\]\] do not add up to 16"):
         ms_deform_attn(value, torch.tensor([[4, 5]]), places, weight)

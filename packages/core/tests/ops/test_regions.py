@@ -106,7 +106,7 @@ def test_roi_align_of_nan_regions_is_zero(backend: str) -> None:
         assert out[0].abs().sum() == 0 and torch.equal(out[1], torch.ones(2, 2, 2))
 
 
-def test_roi_align_refuses_what_it_cannot_pool() -> None:
+def test_roi_align_refuses_what_it_cannot_pool(backend: str) -> None:
     x = torch.zeros(1, 1, 4, 4)
     with pytest.raises(ValueError, match="negative width"):
         roi_align(x, torch.tensor([[0.0, 5, 5, 1, 6]]), 2)

@@ -52,7 +52,7 @@ REGISTERED: dict[str, tuple[Any, tuple[Any, ...]]] = {
 
 
 @pytest.mark.parametrize("name", REGISTERED)
-def test_op_passes_opcheck(name: str) -> None:
+def test_op_passes_opcheck(backend: str, name: str) -> None:
     op, inputs = REGISTERED[name]
     results = torch.library.opcheck(op, inputs)
     assert set(results.values()) == {"SUCCESS"}
@@ -76,7 +76,7 @@ PUBLIC: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_op_compiles_whole_with_its_gradient(name: str) -> None:
+def test_op_compiles_whole_with_its_gradient(backend: str, name: str) -> None:
     function, inputs = PUBLIC[name]
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
     results = []

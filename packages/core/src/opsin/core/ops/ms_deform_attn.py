@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin.core.ops import kernels
-from opsin.core.ops.gradients import gradients
+
+OUTSIDE = 9.0  # stands for a place that is NaN or infinite: outside every map
 
 
 def ms_deform_attn(value: Tensor, shapes: Tensor, places: Tensor, weight: Tensor) -> Tensor:
@@ -45,24 +46,32 @@ def ms_deform_attn_reference(value: Tensor, shapes: Tensor, places: Tensor, weig
     value, places, weight = (tensor.to(kernels.working_dtype(dtype)) for tensor in (value, places, weight))
     batch, _, heads, width_d = value.shape
     queries, points = places.shape[1], places.shape[4]
+    places = places.nan_to_num(OUTSIDE, OUTSIDE, -OUTSIDE)
     grids = (2 * places - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # (L, BM, Q, P, 2)
     out = value.new_zeros(batch * heads, width_d, queries, points)
-    levels = value.split([int(h) * int(w) for h, w in shapes.tolist()], 1)
-    for level, (height, width) in enumerate(shapes.tolist()):
-        maps = levels[level].permute(0, 2, 3, 1).reshape(batch * heads, width_d, height, width)
+    for level, (start, height, width) in enumerate(_levels(shapes, value)):
+        maps = value[:, start : start + height * width].permute(0, 2, 3, 1)
+        maps = maps.reshape(batch * heads, width_d, height, width)
         sampled = F.grid_sample(maps, grids[level], padding_mode="zeros", align_corners=False)
-        out = out + sampled * weight[:, :, :, level].transpose(1, 2).reshape(
-            batch * heads, 1, queries, points
-        )
+        of_level = weight[:, :, :, level].transpose(1, 2)
+        out = out + sampled * of_level.reshape(batch * heads, 1, queries, points)
     return out.sum(-1).view(batch, heads * width_d, queries).transpose(1, 2).contiguous().to(dtype)
+
+
+def _levels(shapes: Tensor, value: Tensor) -> list[tuple[int, int, int]]:
+    """First position, height and width of each level."""
+    levels, start = [], 0
+    for height, width in shapes.tolist():
+        levels.append((start, int(height), int(width)))
+        start += int(height) * int(width)
+    if start != value.shape[1]:
+        raise ValueError(f"ms_deform_attn: levels {shapes.tolist()} do not add up to {value.shape[1]} values")
+    return levels
 
 
 def _arrays(dtype: torch.dtype, shapes: Tensor, *tensors: Tensor) -> list[kernels.Array]:
     value, *others = (kernels.array(tensor.detach().to(dtype)) for tensor in tensors)
-    sizes = kernels.array(shapes.long())
-    if int(sizes.prod(1).sum()) != value.shape[1]:
-        raise ValueError(f"ms_deform_attn: levels {sizes.tolist()} do not add up to {value.shape[1]} values")
-    return [value, sizes, *others]
+    return [value, kernels.array(shapes.long()), *others]
 
 
 @torch.library.custom_op("opsin::ms_deform_attn", mutates_args=())
@@ -72,6 +81,7 @@ def _attend(value: Tensor, shapes: Tensor, places: Tensor, weight: Tensor) -> Te
         return ms_deform_attn_reference(value, shapes, places, weight)
     from opsin.core.ops.kernels.ms_deform_attn import forward
 
+    _levels(shapes, value)  # the kernel does not check its indices
     dtype = kernels.working_dtype(value.dtype)
     out = torch.zeros(batch, places.shape[1], heads, width_d, dtype=dtype)
     kernels.run(forward, batch * heads, *_arrays(dtype, shapes, value, places, weight), out.numpy())
@@ -82,16 +92,54 @@ def _attend(value: Tensor, shapes: Tensor, places: Tensor, weight: Tensor) -> Te
 def _attend_backward(
     grad: Tensor, value: Tensor, shapes: Tensor, places: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, places and weight, by the CPU kernel."""
-    from opsin.core.ops.kernels.ms_deform_attn import backward
-
+    """Gradients of value, places and weight."""
     batch, _, heads, width_d = value.shape
     dtype = kernels.working_dtype(value.dtype)
-    grads = tuple(torch.zeros(tensor.shape, dtype=dtype) for tensor in (value, places, weight))
-    given = _arrays(dtype, shapes, value, places, weight)
-    grad_out = kernels.array(grad.to(dtype).reshape(batch, -1, heads, width_d))
-    kernels.run(backward, batch * heads, *given, grad_out, *(g.numpy() for g in grads))
-    return grads[0].to(value.dtype), grads[1].to(places.dtype), grads[2].to(weight.dtype)
+    zeros = [torch.zeros(t.shape, dtype=dtype, device=t.device) for t in (value, places, weight)]
+    grad = grad.to(dtype).reshape(batch, places.shape[1], heads, width_d)
+    if kernels.enabled(value, shapes, places, weight):
+        from opsin.core.ops.kernels.ms_deform_attn import backward
+
+        given = _arrays(dtype, shapes, value, places, weight)
+        kernels.run(backward, batch * heads, *given, kernels.array(grad), *(t.numpy() for t in zeros))
+    else:
+        _add_gradients(grad, value.to(dtype), shapes, places.to(dtype), weight.to(dtype), *zeros)
+    return zeros[0].to(value.dtype), zeros[1].to(places.dtype), zeros[2].to(weight.dtype)
+
+
+def _add_gradients(
+    grad: Tensor,
+    value: Tensor,
+    shapes: Tensor,
+    places: Tensor,
+    weight: Tensor,
+    grad_value: Tensor,
+    grad_places: Tensor,
+    grad_weight: Tensor,
+) -> None:
+    """Adds the gradients to the last three, level by level and corner by corner; `grad` is (B, Q, M, D)."""
+    batch, positions, heads, width_d = value.shape
+    image = torch.arange(batch, device=value.device)[:, None, None, None]
+    head = torch.arange(heads, device=value.device)[:, None]
+    flat = grad_value.view(-1, width_d)
+    for level, (start, height, width) in enumerate(_levels(shapes, value)):
+        size = places.new_tensor([width, height])
+        cell = places[:, :, :, level].nan_to_num(OUTSIDE, OUTSIDE, -OUTSIDE) * size - 0.5
+        low = cell.floor()
+        for corner in ((0, 0), (1, 0), (0, 1), (1, 1)):  # x, y
+            step = places.new_tensor(corner)
+            x, y = (low + step).unbind(-1)
+            inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+            share = torch.where(step > 0, cell - low, 1 - (cell - low)) * inside[..., None]
+            at = start + (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).long()
+            dot = (value[image, at, head] * grad[..., None, :]).sum(-1)  # (B, Q, M, P)
+            of_level = weight[:, :, :, level]
+            grad_weight[:, :, :, level] += share.prod(-1) * dot
+            grad_places[:, :, :, level] += (
+                share.flip(-1) * (2 * step - 1) * size * (of_level * dot)[..., None]
+            )
+            scaled = (share.prod(-1) * of_level)[..., None] * grad[..., None, :]
+            flat.index_add_(0, ((image * positions + at) * heads + head).flatten(), scaled.flatten(0, -2))
 
 
 @_attend.register_fake
@@ -111,14 +159,8 @@ def _context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
 
 
 def _vjp(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    value, shapes, places, weight = ctx.saved_tensors
-    if kernels.enabled(*ctx.saved_tensors):
-        grads = _attend_backward(grad, value, shapes, places, weight)
-    else:
-        grads = gradients(
-            lambda v, p, w: ms_deform_attn_reference(v, shapes, p, w), (value, places, weight), grad
-        )
-    return grads[0], None, grads[1], grads[2]
+    grad_value, grad_places, grad_weight = _attend_backward(grad, *ctx.saved_tensors)
+    return grad_value, None, grad_places, grad_weight
 
 
 _attend.register_autograd(_vjp, setup_context=_context)

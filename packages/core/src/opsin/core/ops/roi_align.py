@@ -183,14 +183,14 @@ def _blocked(x: Tensor) -> Tensor:
     return x.unflatten(1, (-1, max(sizes, default=max(1, x.shape[1]))))
 
 
-def _kernel_grid(
-    rois: Tensor, settings: tuple[int, int, float, int, bool], images: int
-) -> list[kernels.Array]:
-    """What `_grid` gives, as arrays; a kernel does not check its indices, so they are checked here."""
-    grid = _grid(rois, *settings)
-    if bool(((grid[0] < 0) | (grid[0] >= images)).any()):
-        raise ValueError(f"roi_align: image indices {grid[0].unique().tolist()} of a batch of {images}")
-    return [kernels.array(part) for part in grid]
+def _kernel_grid(rois: Tensor, settings: tuple[int, int, float, int, bool]) -> list[kernels.Array]:
+    return [kernels.array(part) for part in _grid(rois, *settings)]
+
+
+def _check_images(rois: Tensor, images: int) -> None:
+    """Kernels do not check their indices, so the image of each region is checked here (on the CPU)."""
+    if rois.device.type == "cpu" and bool(((rois[:, 0] < 0) | (rois[:, 0] >= images)).any()):
+        raise ValueError(f"roi_align: image indices {rois[:, 0].unique().tolist()} of a batch of {images}")
 
 
 @torch.library.custom_op("opsin::roi_align", mutates_args=())
@@ -203,6 +203,7 @@ def _average(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
+    _check_images(rois, len(x))
     settings = (bins_y, bins_x, spatial_scale, sampling_ratio, aligned)
     dtype = kernels.working_dtype(x.dtype)
     out = torch.zeros(len(rois), x.shape[1], bins_y, bins_x, dtype=dtype, device=x.device)
@@ -212,7 +213,7 @@ def _average(
 
         maps = kernels.array(_blocked(x_).permute(0, 1, 3, 4, 2))
         pooled = out.view(len(rois), maps.shape[1], maps.shape[4], bins_y, bins_x)
-        kernels.run(forward, maps.shape[1], maps, *_kernel_grid(rois_, settings, len(x)), pooled.numpy())
+        kernels.run(forward, maps.shape[1], maps, *_kernel_grid(rois_, settings), pooled.numpy())
         return out.to(x.dtype)
     image, weights_y, weights_x = _separable(rois_, x.shape, settings)
     for b, part in _chunks(image, x.shape):
@@ -241,6 +242,7 @@ def _average_backward(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
+    _check_images(rois, shape[0])
     settings = (bins_y, bins_x, spatial_scale, sampling_ratio, aligned)
     dtype = kernels.working_dtype(grad.dtype)
     grad_, rois_ = grad.detach().to(dtype), rois.detach().to(dtype)
@@ -251,7 +253,7 @@ def _average_backward(
         out = kernels.array(_blocked(grad_))
         _, blocks, width_c, *_ = out.shape
         grad_maps = torch.zeros(batch, blocks, height, width, width_c, dtype=dtype)
-        kernels.run(backward, blocks, out, *_kernel_grid(rois_, settings, batch), grad_maps.numpy())
+        kernels.run(backward, blocks, out, *_kernel_grid(rois_, settings), grad_maps.numpy())
         return grad_maps.permute(0, 1, 4, 2, 3).reshape(shape).to(grad.dtype).contiguous()
     grad_x = torch.zeros(shape, dtype=dtype, device=grad.device)
     image, weights_y, weights_x = _separable(rois_, grad_x.shape, settings)
@@ -272,6 +274,7 @@ def _maximum(
     aligned: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The largest sample of each bin and where it lies: values, y and x in cells (-2: no sample at all)."""
+    _check_images(rois, len(x))
     dtype = kernels.working_dtype(x.dtype)
     x_, rois_ = x.detach().to(dtype), rois.detach().to(dtype)
     values = torch.zeros(len(rois), x.shape[1], bins_y, bins_x, dtype=dtype, device=x.device)
