@@ -10,7 +10,11 @@ from stock_runs import check, run, small_config
 
 CONFIGS = {
     "upernet": ("upernet/upernet_r50_4xb2-40k_cityscapes-512x1024", write_cityscapes, 19),
-    "deeplabv3plus": ("deeplabv3plus/deeplabv3plus_r50-d8_4xb2-40k_cityscapes-512x1024", write_cityscapes, 19),
+    "deeplabv3plus": (
+        "deeplabv3plus/deeplabv3plus_r50-d8_4xb2-40k_cityscapes-512x1024",
+        write_cityscapes,
+        19,
+    ),
     "segformer": ("segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512", write_ade20k, 150),
 }
 
@@ -27,6 +31,6 @@ def test_stock_config_trains_predicts_and_resumes(
     for sample in outcome.first.predictions:
         labels = sample.pred_sem_seg.data
         assert labels.shape == (1, HEIGHT, WIDTH) and labels.dtype == torch.int64
-        assert 0 <= labels.min() and labels.max() < classes
+        assert labels.min() >= 0 and labels.max() < classes
         assert sample.seg_logits.data.shape == (classes, HEIGHT, WIDTH)
     assert 0 <= outcome.metrics["mIoU"] <= 100

@@ -122,8 +122,8 @@ def write_image(path: str | os.PathLike[str], pixels: NDArray[Any]) -> None:
 
     Args:
         path: where to; its folder is made if need be.
-        pixels: RGB (H, W, 3), RGBA (H, W, 4) or one channel, e.g. class indices (H, W); uint8, or uint16 for PNG
-            and TIFF.
+        pixels: RGB (H, W, 3), RGBA (H, W, 4) or one channel, e.g. class indices (H, W); uint8, or uint16 for
+            PNG and TIFF.
 
     Raises:
         UserError: when the suffix is no image format or the file cannot be written.

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 import numbers
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import all_gather_object, get_dist_info, is_distributed
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DATA_SAMPLERS, DATASETS
 from mmengine.runner import BaseLoop
@@ -89,6 +92,18 @@ class Runner(MMEngineRunner):
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
         # Filling fresh memory guards against reading it uninitialised, at the price of speed.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set at run time
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """The logger of mmengine: to the terminal what a person follows, to the log file everything.
+
+        The terminal's lines go to standard error, as standard output is for results (`--json`).
+        """
+        logger: MMLogger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+                handler.setStream(sys.stderr)
+                handler.addFilter(_is_for_people)
+        return logger
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Moves the model to its device, and wraps it for several processes, on the CPU too."""
@@ -245,6 +260,12 @@ class Runner(MMEngineRunner):
         own = {name: p.grad.cpu() for name, p in self.bare_model.named_parameters() if p.grad is not None}
         gathered: list[dict[str, Tensor]] = all_gather_object(own)
         return gathered
+
+
+def _is_for_people(record: logging.LogRecord) -> bool:
+    """Not the machine, the whole config, the table of hooks, or advice to OpenMMLab's own developers."""
+    text = record.getMessage()
+    return record.funcName != "_log_env" and not text.startswith("Hooks will be") and "deprecated" not in text
 
 
 def train(cfg: Config, work_dir: str | Path, *, resume: bool = False) -> Runner:

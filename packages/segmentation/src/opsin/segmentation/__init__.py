@@ -1,0 +1,1 @@
+"""Semantic and panoptic segmentation on mmsegmentation and mmdet, with opsin's backbones."""

@@ -1,0 +1,35 @@
+# UPerNet with an auxiliary FCN head on the third map. A config adds backbone, in_channels and num_classes.
+model = dict(
+    type="mmseg.EncoderDecoder",
+    data_preprocessor=dict(
+        type="mmseg.SegDataPreProcessor",
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=False,
+        pad_val=0,
+        seg_pad_val=255,
+    ),
+    decode_head=dict(
+        type="mmseg.UPerHead",
+        in_index=[0, 1, 2, 3],
+        pool_scales=(1, 2, 3, 6),
+        channels=512,
+        dropout_ratio=0.1,
+        norm_cfg=dict(type="SyncBN", requires_grad=True),
+        align_corners=False,
+        loss_decode=dict(type="mmseg.CrossEntropyLoss", loss_weight=1.0),
+    ),
+    auxiliary_head=dict(
+        type="mmseg.FCNHead",
+        in_index=2,
+        channels=256,
+        num_convs=1,
+        concat_input=False,
+        dropout_ratio=0.1,
+        norm_cfg=dict(type="SyncBN", requires_grad=True),
+        align_corners=False,
+        loss_decode=dict(type="mmseg.CrossEntropyLoss", loss_weight=0.4),
+    ),
+    train_cfg=dict(),
+    test_cfg=dict(mode="whole"),
+)
