@@ -1,4 +1,4 @@
-"""Tiny data sets in the formats that the stock configs of mmdet and mmseg read: COCO, COCO panoptic, Cityscapes, ADE20K.
+"""Tiny data sets as the stock configs of mmdet and mmseg read them: COCO, COCO panoptic, Cityscapes, ADE20K.
 
 Random coloured boxes and ellipses on noise; two pictures to train on, two to test on.
 """
@@ -15,6 +15,7 @@ import numpy as np
 
 HEIGHT, WIDTH = 120, 160
 SPLIT_SIZE = 2
+SEGMENT_KEYS = ("id", "category_id", "bbox", "area", "iscrowd")
 
 
 def _scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -80,17 +81,14 @@ def write_coco(root: Path, things: Sequence[str], stuff: Sequence[str] = ()) -> 
             instances += here
             if stuff:
                 ground = _thing(10 * number, number, len(things) + 1, segments == 0)
-                infos = [
-                    {k: a[k] for k in ("id", "category_id", "bbox", "area", "iscrowd")}
-                    for a in [ground, *here]
-                ]
+                infos = [{key: segment[key] for key in SEGMENT_KEYS} for segment in (ground, *here)]
                 panoptic.append({"image_id": number, "file_name": f"{number}.png", "segments_info": infos})
                 # A segment's id is stored in the red channel, which is OpenCV's last.
                 ids = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
                 ids[..., 2] = segments + 10 * number
                 cv2.imwrite(str(root / "annotations" / f"panoptic_{split}" / f"{number}.png"), ids)
-        for kind, annotations in (("instances", instances), ("panoptic", panoptic)):
-            text = json.dumps({"images": images, "categories": categories, "annotations": annotations})
+        for kind, marks in (("instances", instances), ("panoptic", panoptic)):
+            text = json.dumps({"images": images, "categories": categories, "annotations": marks})
             (root / "annotations" / f"{kind}_{split}.json").write_text(text)
     return root
 

@@ -23,10 +23,12 @@ CORE_MODULES = ("opsin.core.backbones", "opsin.core.layers", "opsin.core.data", 
 class OpsinRegistry(Registry):
     """A registry that imports core first and the task packages only for names that core lacks."""
 
+    _loaded_core = False
+
     def import_from_location(self) -> None:
         """Imports the modules of core that register classes (once)."""
-        if not self._imported:
-            self._imported = True
+        if not self._loaded_core:
+            self._loaded_core = True
             for module in CORE_MODULES:
                 import_module(module)
 

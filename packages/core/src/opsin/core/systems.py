@@ -20,6 +20,7 @@ import tomllib
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib import import_module, resources
+from typing import Any
 
 from opsin.core.errors import UserError, unknown
 from opsin.core.task import tasks
@@ -70,6 +71,6 @@ def _read(package: str) -> list[System]:
         extra = sorted(set(row) - known)
         if extra:
             raise UserError(f"{file}: [{slug}] has unknown keys {', '.join(extra)}")
-        lists = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-        found.append(System(slug=slug, package=package, **lists))
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+        found.append(System(slug=slug, package=package, **values))
     return found

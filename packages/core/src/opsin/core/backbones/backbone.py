@@ -1,7 +1,7 @@
 """What every backbone answers, under one set of names.
 
-A family has two classes on one trunk: the backbone (`ConvNeXt`), which gives feature maps to dense tasks, and the
-classifier (`ConvNeXtClassifier`), the published network with its head. Variants are data, not subclasses.
+A family has two classes on one trunk: the backbone (`ConvNeXt`), which gives feature maps to dense tasks, and
+the classifier (`ConvNeXtClassifier`), the published network with its head. Variants are data, not subclasses.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class Trunk(BaseModule):
     """The part that a family's backbone and classifier share.
 
     Args:
-        with_cp: recompute blocks in the backward pass instead of keeping their activations (gradient checkpointing).
+        with_cp: recompute blocks in the backward pass instead of keeping their activations (gradient
+            checkpointing).
         init_cfg: OpenMMLab's weight initialisation; `dict(type='opsin.Published', checkpoint=PATH)` loads the
             authors' file.
     """
@@ -55,7 +56,7 @@ class Trunk(BaseModule):
 
 
 class Backbone(Trunk):
-    """A feature extractor: image (N, 3, H, W) to a tuple of maps (N, C_i, H_i, W_i), one an entry of `out_indices`.
+    """A feature extractor: image (N, 3, H, W) to maps (N, C_i, H_i, W_i), one an entry of `out_indices`.
 
     Args:
         out_indices: which stages (or blocks, for a plain backbone) give a map, in ascending order.
@@ -122,7 +123,10 @@ class Classifier(Trunk):
     def reset_classifier(self, num_classes: int) -> None:
         """Replaces the head by a freshly initialised one for `num_classes` classes (0: none)."""
         self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        if num_classes:
-            nn.init.trunc_normal_(self.head.weight, std=0.02)
-            nn.init.zeros_(self.head.bias)
+        if not num_classes:
+            self.head = nn.Identity()
+            return
+        head = nn.Linear(self.num_features, num_classes)
+        nn.init.trunc_normal_(head.weight, std=0.02)
+        nn.init.zeros_(head.bias)
+        self.head = head

@@ -80,7 +80,7 @@ class StopOnNaN(Hook):
         """Looks at the losses of the step."""
         if not outputs or not self.every_n_train_iters(runner, self.interval):
             return
-        losses = {name: float(value) for name, value in outputs.items() if "loss" in name}
+        losses = {name: float(torch.as_tensor(x).detach()) for name, x in outputs.items() if "loss" in name}
         bad = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
         if bad:
             pictures = ", ".join(image_paths(data_batch)) or "no picture paths known"

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 class DropPath(nn.Module):
     """Drops the whole residual branch of a sample with probability `rate` while training.
 
-    Kept samples are divided by 1 - rate, so the expectation does not change. Any shape (B, …), same shape out.
+    Kept samples are divided by 1 - rate, so the expectation does not change.
     """
 
     def __init__(self, rate: float = 0.0) -> None:
@@ -16,10 +16,12 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, …) to the same shape."""
         if not self.training or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate
         return x * x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep).div_(keep)
 
     def extra_repr(self) -> str:
+        """The rate."""
         return f"rate={self.rate:.3f}"
