@@ -1,0 +1,1 @@
+"""Image restoration: super-resolution from pairs of pictures, with tiled prediction."""

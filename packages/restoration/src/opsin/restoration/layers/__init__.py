@@ -1,0 +1,1 @@
+"""Building blocks that restoration networks share; each file is named after what it holds."""

@@ -1,0 +1,5 @@
+"""How near a restored picture is to the original."""
+
+from opsin.restoration.metrics.psnr_ssim import SuperResolutionMetric, luma, psnr, ssim
+
+__all__ = ["SuperResolutionMetric", "luma", "psnr", "ssim"]

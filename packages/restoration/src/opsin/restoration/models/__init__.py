@@ -1,0 +1,18 @@
+"""Restoration networks, one published system a file, and the model that trains and runs them."""
+
+from opsin.restoration.models.hat import HAT, HATBackbone
+from opsin.restoration.models.interpolation_init import InterpolationInit
+from opsin.restoration.models.super_resolver import PixelL1Loss, SuperResolver
+from opsin.restoration.models.tiling import BlockwiseTiling, ImageTiling
+from opsin.restoration.models.unet_discriminator import UNetDiscriminatorSN
+
+__all__ = [
+    "HAT",
+    "BlockwiseTiling",
+    "HATBackbone",
+    "ImageTiling",
+    "InterpolationInit",
+    "PixelL1Loss",
+    "SuperResolver",
+    "UNetDiscriminatorSN",
+]
