@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from opsin.core.data.image import read_image, write_image
 from opsin.core.engine.predictor import Predictor, Source
@@ -43,7 +44,7 @@ def _bits(path: Path, image: Image.Image) -> int:
     if image.format == "PNG":
         with path.open("rb") as file:
             return file.read(PNG_DEPTH_OFFSET + 1)[PNG_DEPTH_OFFSET]
-    if image.format == "TIFF":
+    if isinstance(image, TiffImageFile):
         return max(image.tag_v2.get(TIFF_BITS_PER_SAMPLE, (8,)))
     return 16 if image.mode.startswith("I") else 8
 

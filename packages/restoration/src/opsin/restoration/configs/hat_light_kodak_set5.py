@@ -1,4 +1,4 @@
-# ×4 on two cores in half an hour: trained on Kodak's photographs, measured on Set5.
+# A HAT of 1.2 million parameters, ×4, on two cores in a quarter of an hour: trained on Kodak's photographs, measured on Set5.
 # DATA has kodak/ and set5/.
 _base_ = "./_base_/kodak_set5.py"
 model = dict(

@@ -7,6 +7,8 @@ out of the gradient's reach.
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -38,21 +40,23 @@ class InterpolationInit:
 
     @torch.no_grad()
     def __call__(self, module: nn.Module) -> None:
-        """Changes `module`, a `HAT` with `upscale` above 1.
+        """Changes `module`, a `HAT` with `upscale` above 1 and a convolution after its groups.
 
         Raises:
             TypeError: if it is another network.
         """
         if not isinstance(module, HAT) or module.upscale == 1:
             raise TypeError("InterpolationInit is for HAT with upscale 2, 3, 4, …")
+        if not isinstance(module.conv_after_body, nn.Conv2d):
+            raise TypeError("InterpolationInit is for HAT with resi_connection '1conv'")
         colours = module.conv_last.out_channels
         _pass_on(module.conv_first, colours)
-        module.conv_after_body.weight[:colours] = 0
-        module.conv_after_body.bias[:colours] = 0
-        before, leaky = module.conv_before_upsample
+        _clear(module.conv_after_body, slice(colours))
+        before, leaky = cast("tuple[nn.Conv2d, nn.LeakyReLU]", module.conv_before_upsample)
+        negated = slice(colours, 2 * colours)
         _pass_on(before, colours)
-        before.weight[colours : 2 * colours] = -before.weight[:colours]
-        before.bias[colours : 2 * colours] = 0
+        _clear(before, negated)
+        before.weight[negated] = -before.weight[:colours]
         convolutions = [layer for layer in module.upsample if isinstance(layer, nn.Conv2d)]
         _enlarge(convolutions[0], colours, [1 / (1 + leaky.negative_slope), -1 / (1 + leaky.negative_slope)])
         for convolution in convolutions[1:]:
@@ -60,10 +64,16 @@ class InterpolationInit:
         _pass_on(module.conv_last, colours)
 
 
+def _clear(convolution: nn.Conv2d, outputs: slice) -> None:
+    """The given outputs become 0."""
+    convolution.weight[outputs] = 0
+    if convolution.bias is not None:
+        convolution.bias[outputs] = 0
+
+
 def _pass_on(convolution: nn.Conv2d, colours: int) -> None:
     """The first `colours` outputs become the first inputs."""
-    convolution.weight[:colours] = 0
-    convolution.bias[:colours] = 0
+    _clear(convolution, slice(colours))
     for colour in range(colours):
         convolution.weight[colour, colour, 1, 1] = 1
 
@@ -72,8 +82,7 @@ def _enlarge(convolution: nn.Conv2d, colours: int, signs: list[float]) -> None:
     """The first `colours` maps' outputs become subpixels of the inputs, which come in groups with `signs`."""
     per_map = convolution.out_channels // convolution.in_channels
     filters = subpixel_filters(round(per_map**0.5))
-    convolution.weight[: colours * per_map] = 0
-    convolution.bias[: colours * per_map] = 0
+    _clear(convolution, slice(colours * per_map))
     for colour in range(colours):
         for group, sign in enumerate(signs):
             outputs = slice(colour * per_map, (colour + 1) * per_map)

@@ -17,11 +17,11 @@ by tile.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -30,7 +30,15 @@ from torch import Tensor, nn
 
 from opsin.core.errors import UserError
 from opsin.registry import TASK_UTILS
-from opsin.restoration.models.hat import HAB, HAT, OCAB, RHAG, to_channels_first, to_channels_last
+from opsin.restoration.models.hat import (
+    HAB,
+    HAT,
+    OCAB,
+    RHAG,
+    ChannelAttention,
+    to_channels_first,
+    to_channels_last,
+)
 
 Region: TypeAlias = tuple[slice, slice]  # rows, columns
 Piece: TypeAlias = tuple[Region, Tensor]  # where in the result, and its pixels (C, h, w), not clamped
@@ -257,15 +265,18 @@ class _BlockwiseRun:
         group_input, x, spare = self.maps
         for region in self._each():
             group_input.write(region, self._shallow(region, embed=True))
-        for group in self.network.layers:
+        for group in self._groups():
             last = self._blocks(group, group_input, x, spare)
             unused = spare if last is x else x
             self._close_group(group, last, group_input, unused)
             group_input, x, spare = unused, last, group_input
         yield from self._reconstruct(group_input, height, width)
 
+    def _groups(self) -> Iterable[RHAG]:
+        return cast("Iterable[RHAG]", self.network.layers)
+
     def _each(self) -> Iterator[Region]:
-        blocks = [block for group in self.network.layers for block in group.residual_group]
+        blocks = [block for group in self._groups() for block in group.residual_group]
         passes = 2 + len(self.network.layers) + sum(2 if isinstance(block, HAB) else 1 for block in blocks)
         for region in self.regions:
             yield region
@@ -323,7 +334,8 @@ class _BlockwiseRun:
             total += y.double().sum((0, 2, 3)).cpu()
             branch.write(region, to_channels_last(y))
         mean = total / (self.source.height * self.source.width)
-        return to_channels_last(attention.gate(mean.to(y.device, y.dtype).view(1, -1, 1, 1)))
+        gate = cast("ChannelAttention", attention).gate
+        return to_channels_last(gate(mean.to(y.device, y.dtype).view(1, -1, 1, 1)))
 
     def _overlapping(self, block: OCAB, x: FeatureFile, out: FeatureFile) -> None:
         c = x.shape[2]
@@ -403,8 +415,8 @@ class ImageTiling:
         regions = tiles(image.shape[0], image.shape[1], self.size)
         for done, region in enumerate(regions, 1):
             outer, inner = grown(region, self.pad, source.height, source.width)
-            outer = tuple(slice(part.start, part.stop + -part.stop % network.window_size) for part in outer)
-            pixels = network(source[outer[0], outer[1]])
+            rows, cols = (slice(part.start, part.stop + -part.stop % network.window_size) for part in outer)
+            pixels = network(source[rows, cols])
             yield _scaled(region, scale), pixels[0][(slice(None), *_scaled(inner, scale))]
             if progress is not None:
                 progress(done, len(regions))

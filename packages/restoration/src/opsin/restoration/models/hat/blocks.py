@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -197,7 +197,8 @@ class WindowAttention(nn.Module):
         dropout = self.attn_drop if self.training else 0.0
 
         def attend_part(part: Tensor, bias: Tensor) -> Tensor:
-            return attend(*part.unbind(4), bias, self.scale, dropout)
+            q, k, v = part.unbind(4)
+            return attend(q, k, v, bias, self.scale, dropout)
 
         if masks is None:
             out = attend_part(qkv, bias)
@@ -372,8 +373,8 @@ class ResidualGroup(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.overlap_attn = overlap_attn
 
-    def __iter__(self) -> Iterator[nn.Module]:
-        yield from self.blocks
+    def __iter__(self) -> Iterator[HAB | OCAB]:
+        yield from cast("Iterable[HAB]", self.blocks)
         yield self.overlap_attn
 
 
@@ -410,26 +411,23 @@ class RHAG(nn.Module):
     ) -> None:
         super().__init__()
         rates = [drop_path] * depth if isinstance(drop_path, int | float) else list(drop_path)
-        shared = dict(
-            num_heads=num_heads,
-            window_size=window_size,
-            qkv_bias=qkv_bias,
-            qk_scale=qk_scale,
-            mlp_ratio=mlp_ratio,
-        )
         self.residual_group = ResidualGroup(
             (
                 HAB(
                     dim,
                     input_resolution,
+                    num_heads,
+                    window_size,
                     shift_size=i % 2 * (window_size // 2),
+                    mlp_ratio=mlp_ratio,
+                    qkv_bias=qkv_bias,
+                    qk_scale=qk_scale,
                     drop_path=rates[i],
-                    **shared,
                     **block,
                 )
                 for i in range(depth)
             ),
-            OCAB(dim, input_resolution, overlap_ratio=overlap_ratio, **shared),
+            OCAB(dim, input_resolution, window_size, overlap_ratio, num_heads, qkv_bias, qk_scale, mlp_ratio),
         )
         self.conv = residual_convolution(dim, resi_connection)
 

@@ -1,0 +1,42 @@
+"""Stock mmdet detectors on opsin's backbones: only the backbone and the neck's widths change."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmdet.datasets import CocoDataset
+from stock_data import write_coco
+from stock_runs import check, run, small_config
+
+BACKBONES: dict[str, dict[str, Any]] = {
+    "convnext": {
+        "type": "opsin.ConvNeXt",
+        "arch": {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)},
+        "out_indices": (0, 1, 2, 3),
+    },
+    "vim": {
+        "type": "opsin.VisionMamba",
+        "arch": {"embed_dim": 16, "depth": 4},
+        "img_size": 96,
+        "out_indices": (0, 1, 2, 3),
+    },
+}
+WIDTHS = {"convnext": [8, 16, 24, 32], "vim": [16, 16, 16, 16]}
+DETECTORS = ("retinanet/retinanet_r50_fpn_1x_coco", "mask_rcnn/mask-rcnn_r50_fpn_1x_coco")
+
+
+@pytest.mark.parametrize("detector", DETECTORS, ids=lambda name: name.split("/")[0])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_stock_detector_trains_on_an_opsin_backbone(detector: str, backbone: str, tmp_path: Path) -> None:
+    data = write_coco(tmp_path / "data", CocoDataset.METAINFO["classes"])
+    cfg = small_config(f"mmdet::{detector}", data, tmp_path / "work", {})
+    cfg.model.backbone = BACKBONES[backbone]
+    cfg.model.neck.in_channels = WIDTHS[backbone]
+    outcome = run(cfg)
+    check(outcome)
+    moved = {
+        name.split(".")[1]
+        for name, before in outcome.first.initial.items()
+        if name.startswith("backbone.") and not before.equal(outcome.after_first[name])
+    }
+    assert {"convnext": "stages", "vim": "layers"}[backbone] in moved

@@ -1,0 +1,41 @@
+"""Stock mmseg's UPerNet on opsin's backbones: only the backbone and the widths that its heads read change."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stock_data import write_cityscapes
+from stock_runs import check, run, small_config
+
+BACKBONES: dict[str, dict[str, Any]] = {
+    "convnext": {
+        "type": "opsin.ConvNeXt",
+        "arch": {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)},
+        "out_indices": (0, 1, 2, 3),
+    },
+    "vim": {
+        "type": "opsin.VisionMamba",
+        "arch": {"embed_dim": 16, "depth": 4},
+        "img_size": 96,
+        "out_indices": (0, 1, 2, 3),
+    },
+}
+WIDTHS = {"convnext": [8, 16, 24, 32], "vim": [16, 16, 16, 16]}
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_stock_upernet_trains_on_an_opsin_backbone(backbone: str, tmp_path: Path) -> None:
+    data = write_cityscapes(tmp_path / "data")
+    cfg = small_config("mmseg::upernet/upernet_r50_4xb2-40k_cityscapes-512x1024", data, tmp_path / "work", {})
+    cfg.model.backbone = BACKBONES[backbone]
+    cfg.model.decode_head.in_channels = WIDTHS[backbone]
+    cfg.model.auxiliary_head.in_channels = WIDTHS[backbone][2]
+    outcome = run(cfg)
+    check(outcome)
+    assert 0 <= outcome.metrics["mIoU"] <= 100
+    changed = [
+        name
+        for name, before in outcome.first.initial.items()
+        if name.startswith("backbone.") and not before.equal(outcome.after_first[name])
+    ]
+    assert changed
