@@ -106,10 +106,10 @@ def _extension() -> Finding:
 
 
 def _opencv() -> Finding:
-    full, headless = _installed("opencv-python"), _installed("opencv-python-headless")
-    broken = bool(full and headless and full != headless)
-    mend = f"pip install opencv-python=={full} opencv-python-headless=={full}" if broken else ""
-    return Finding("opencv", f"{full or '–'} and headless {headless or '–'}", mend)
+    from opsin.core.compat import opencv
+
+    found = f"{_installed('opencv-python') or '–'} and headless {_installed('opencv-python-headless') or '–'}"
+    return Finding("opencv", found, opencv.problem() or "")
 
 
 def _tasks() -> list[Finding]:

@@ -83,7 +83,7 @@ def load_config(name: str, *, overrides: Sequence[str] = (), data: Path | None =
     path = find_config(name)
     try:
         with _opsin_bases():
-            cfg = Config.fromfile(path, format_python_code=False)  # layout by yapf takes seconds
+            cfg = Config.fromfile(path)
     except UserError:
         raise
     except Exception as error:  # a config is code: whatever is wrong in it is the writer's to mend
