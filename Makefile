@@ -27,11 +27,11 @@ test: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy packages/core/src/opsin
+	$(BIN)/mypy packages/*/src/opsin
 
 docs: setup
 	$(BIN)/python tools/docs_tables.py
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: setup
 	$(BIN)/python tools/benchmark.py

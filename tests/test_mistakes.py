@@ -44,7 +44,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("mistakes") / "samples"
     get_task("classification").write_samples(directory)
     for folder in directory.glob("*/*"):
-        for extra in sorted(folder.iterdir())[4:]:
+        for extra in sorted(folder.iterdir())[6:]:
             extra.unlink()
     return directory
 
@@ -72,6 +72,15 @@ def test_data_folder_that_lacks_files_says_which(capsys: pytest.CaptureFixture[s
     )
     line = _refused(capsys, "train", CONFIG, "--data", tmp_path / "none", "--work-dir", tmp_path / "w")
     assert f"no data folder at {tmp_path / 'none'}" in line
+
+
+def test_data_that_does_not_fill_a_batch_is_named(
+    capsys: pytest.CaptureFixture[str], samples: Path, tmp_path: Path
+) -> None:
+    line = _refused(
+        capsys, "train", CONFIG, "--data", samples, "--work-dir", tmp_path, "train_dataloader.batch_size=25"
+    )
+    assert "24 samples do not fill one batch of 25" in line
 
 
 def test_config_of_a_task_that_is_not_installed_names_its_package(

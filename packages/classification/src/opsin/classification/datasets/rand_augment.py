@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from opsin.core.data import Albumentations
@@ -62,7 +63,7 @@ def _colour_operations(low: float, high: float) -> list[Spec]:
         {"type": "Posterize", "num_bits": max(4 - int(4 * (low + high) / 2), 1)},
         {"type": "Solarize", "threshold_range": (1 - high, 1 - low)},
         *(
-            _either_way(low, high, lambda between, what=what: _jitter(what, between), lambda s: 1 + 0.9 * s)
+            _either_way(low, high, partial(_jitter, what), lambda s: 1 + 0.9 * s)
             for what in ("brightness", "contrast", "saturation")
         ),
         {

@@ -126,6 +126,9 @@ class Runner(MMEngineRunner):
         if isinstance(dataloader, DataLoader):
             return dataloader
         cfg = copy.deepcopy(dataloader)
+        if cfg.get("num_workers", 0) == 0:  # torch refuses what only workers could do
+            cfg.pop("persistent_workers", None)
+            cfg.pop("prefetch_factor", None)
         dataset = (
             DATASETS.build(cfg.pop("dataset")) if isinstance(cfg["dataset"], dict) else cfg.pop("dataset")
         )
@@ -156,6 +159,11 @@ class Runner(MMEngineRunner):
             seed=seed,
             diff_rank_seed=diff_rank_seed,
         )
+        if len(dataset) and not len(loader):
+            raise UserError(
+                f"{len(dataset)} samples do not fill one batch of {batch_size}",
+                "set a smaller batch_size in train_dataloader",
+            )
         # torch leaves it None beside a batch sampler, and mmengine's scale_lr reads it
         loader.__dict__["batch_size"] = batch_size
         return loader

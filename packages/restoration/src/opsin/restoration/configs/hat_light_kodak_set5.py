@@ -1,5 +1,5 @@
-# A HAT of 1.2 million parameters, ×4, on two cores in a quarter of an hour: trained on Kodak's photographs, measured on Set5.
-# DATA has kodak/ and set5/.
+# A HAT of 1.2 million parameters, ×4, in a quarter of an hour of two cores: trained on Kodak's photographs,
+# measured on Set5. DATA has kodak/ and set5/.
 _base_ = "./_base_/kodak_set5.py"
 model = dict(
     network=dict(
