@@ -1,0 +1,1 @@
+"""Object detection and instance segmentation on mmdet, with opsin backbones."""

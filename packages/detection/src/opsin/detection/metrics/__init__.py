@@ -1,0 +1,5 @@
+"""Detection metrics."""
+
+from opsin.detection.metrics.coco_ap import CocoAP
+
+__all__ = ["CocoAP"]

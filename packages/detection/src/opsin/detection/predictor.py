@@ -1,0 +1,74 @@
+"""Detections as COCO results and as pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opsin.core.engine.predictor import Image, Predictor, write_json
+from opsin.detection.metrics.coco_ap import encode_predicted, xywh
+from opsin.detection.palette import palette
+from opsin.detection.visualization import draw
+
+
+class DetectionPredictor(Predictor):
+    """Writes `predictions.json`, COCO's list of results, and `images.json`, which says what its ids mean.
+
+    `images.json` has COCO's `images` (id, file_name, width, height; for videos also `frame`) and
+    `categories`. Category ids are those of the training data. Pictures show what scores at least
+    `shown_above`; the lists have everything that the model's `test_cfg` keeps.
+    """
+
+    shown_above = 0.4
+
+    def record(self, result: Any, image: Image, path: Path) -> dict[str, Any]:
+        """Size of the image, and its detections in COCO's terms."""
+        found = result.pred_instances.cpu().numpy()
+        detections = [
+            {"category_id": self._category_id(label), "bbox": xywh(box), "score": float(score)}
+            for box, score, label in zip(found.bboxes, found.scores, found.labels, strict=True)
+        ]
+        if "masks" in found:
+            for detection, mask in zip(detections, encode_predicted(found.masks), strict=True):
+                detection["segmentation"] = {"size": list(mask["size"]), "counts": _text(mask["counts"])}
+        return {"width": image.shape[1], "height": image.shape[0], "detections": detections}
+
+    def picture(self, result: Any, image: Image) -> Image:
+        """The image with boxes, names, scores and masks."""
+        found = result.pred_instances
+        found = found[found.scores >= self.shown_above].cpu().numpy()
+        classes = self._classes(int(found.labels.max(initial=0)))
+        return draw(
+            image,
+            found.bboxes,
+            found.labels.tolist(),
+            classes=classes,
+            colours=self.meta.get("palette") or palette(len(classes)),
+            scores=found.scores.tolist(),
+            masks=np.asarray(found.masks) if "masks" in found else None,
+        )
+
+    def finish(self, records: list[dict[str, Any]], out: Path) -> None:
+        """Writes the two files; images that could not be read have `error` in `images.json`."""
+        results, images = [], []
+        for image_id, record in enumerate(records, start=1):
+            about = {key: value for key, value in record.items() if key not in ("file", "detections")}
+            images.append({"id": image_id, "file_name": record["file"], **about})
+            results += [{"image_id": image_id, **detection} for detection in record.get("detections", [])]
+        names = self.meta.get("classes", ())
+        categories = [{"id": self._category_id(label), "name": name} for label, name in enumerate(names)]
+        write_json(out / "images.json", {"images": images, "categories": categories})
+        write_json(out / "predictions.json", results)
+
+    def _category_id(self, label: int) -> int:
+        ids = self.meta.get("category_ids")
+        return int(ids[label]) if ids else int(label) + 1
+
+    def _classes(self, largest_label: int) -> list[str]:
+        return list(self.meta.get("classes") or map(str, range(largest_label + 1)))
+
+
+def _text(counts: bytes | str) -> str:
+    return counts.decode() if isinstance(counts, bytes) else counts
