@@ -11,8 +11,7 @@ from albumentations.core.transforms_interface import BaseTransformInitSchema
 
 
 class ShortestEdge(albumentations.SmallestMaxSize):
-    """Resizes so that the shorter side has `short` pixels, or fewer where the longer one would exceed
-    `longest`.
+    """Resizes so that the shorter side has `short` pixels, or fewer to keep the longer one within `longest`.
 
     Args:
         short: lengths to choose from at random, in pixels.
@@ -39,8 +38,7 @@ class ShortestEdge(albumentations.SmallestMaxSize):
 
 
 class CropBetween(BaseCrop):
-    """Crops a random place; height and width are drawn apart from `low` to `high`, at most those of the
-    picture.
+    """Crops a random place of random size; height and width are drawn apart, at most the picture's.
 
     Args:
         low: the least side, in pixels.
