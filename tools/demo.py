@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 
 from opsin.core.data.image import read_image, write_image
 from opsin.core.engine.checkpoint import last_checkpoint
-from opsin.core.engine.config import load_config
+from opsin.core.engine.config import build_model, load_config
 from opsin.core.engine.runner import test, train
 from opsin.core.report import Section, plot_curves, read_curves, write_page
 from opsin.core.task import get_task
@@ -59,8 +58,7 @@ def main(out: Path, overrides: list[str]) -> None:
 def save_untrained(cfg: Config, path: Path) -> Path:
     """A checkpoint of the network as it is before training, so that it is tested along the same road."""
     torch.manual_seed(0)
-    init_default_scope(cfg.get("default_scope", "opsin"))
-    model = MODELS.build(cfg.model)
+    model = build_model(cfg)
     model.init_weights()
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": model.state_dict(), "meta": {}}, path)

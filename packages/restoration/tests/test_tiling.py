@@ -102,8 +102,9 @@ def test_units_and_stored_values_are_each_others_inverse():
 
 
 PEAK = """
-import resource, sys
+import sys
 import numpy as np, torch
+from opsin.core.engine.measure import peak_memory
 from opsin.restoration.models import HAT
 from opsin.restoration.models.tiling import BlockwiseTiling, restore
 torch.set_num_threads(1)
@@ -111,9 +112,9 @@ network = HAT(img_size=32, window_size=8, embed_dim=32, depths=(1,), num_heads=(
 side, tile = int(sys.argv[1]), int(sys.argv[2])
 way = BlockwiseTiling(size=tile, scratch=sys.argv[3])
 restore(network, np.zeros((40, 40, 3), np.uint8), BlockwiseTiling(size=8, scratch=sys.argv[3]))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_memory()
 restore(network, np.zeros((side, side, 3), np.uint8), way)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print((peak_memory() - before) // 1024)
 """
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,6 +132,25 @@ def test_mistake_ends_in_one_line(
     monkeypatch.chdir(tmp_path)
     assert expected in _refused(capsys, *arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_shell_completion_offers_configs_models_and_tasks() -> None:
+    """As bash asks for it, with what `opsin --install-completion bash` puts into its start-up file."""
+    for words, expected in (
+        ("opsin train retinanet_", "retinanet_convnext_samples"),
+        ("opsin info vim_t", "vim_tiny"),
+        ("opsin samples seg", "segmentation"),
+        ("opsin tra", "train"),
+    ):
+        environment = {
+            **os.environ,
+            "_OPSIN_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(words.count(" ")),
+        }
+        command = [str(Path(sys.executable).with_name("opsin"))]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert expected in done.stdout.split(), done
 
 
 def test_debug_shows_where_a_mistake_was_found() -> None:

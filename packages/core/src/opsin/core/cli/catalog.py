@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from opsin.core.cli.complete import model_names
 from opsin.core.cli.show import show_json, show_table
 from opsin.core.errors import unknown
 
@@ -63,7 +64,7 @@ def models(
 
 
 def info(
-    model: Annotated[str, typer.Argument(metavar="MODEL")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", autocompletion=model_names)],
     size: Annotated[int, typer.Option(help="Side of the square input, in pixels.")] = 224,
     as_json: Json = False,
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from opsin.core.cli.complete import model_names
 from opsin.core.cli.show import show_json, show_line, show_table
 from opsin.core.errors import UserError
 
@@ -21,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def benchmark(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL…")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL…", autocompletion=model_names)],
     size: Annotated[int, typer.Option(help="Side of the square input, in pixels.")] = 224,
     batch: Annotated[int, typer.Option(help="Images a batch.")] = 1,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
@@ -67,7 +68,7 @@ def _in_own_process(name: str, *arguments: Any) -> dict[str, Any]:
 
 
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", autocompletion=model_names)],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="OUT.pt2 (torch.export) or OUT.onnx.")],
     checkpoint: Annotated[
         Path | None, typer.Option(help="A file of `opsin convert`, or the authors' own.")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from opsin.core.cli.complete import model_names
 from opsin.core.cli.show import show_line, show_table
 from opsin.core.errors import UserError
 
@@ -19,7 +20,10 @@ def register(app: typer.Typer) -> None:
 
 
 def convert(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name that `opsin models` lists.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", autocompletion=model_names, help="A name that `opsin models` lists."),
+    ],
     published: Annotated[Path, typer.Argument(metavar="PUBLISHED", help="The authors' checkpoint file.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.safetensors")],
     key: Annotated[str | None, typer.Option(help="Which of the file's entries to take.")] = None,

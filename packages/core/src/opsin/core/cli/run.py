@@ -7,13 +7,17 @@ from typing import Annotated
 
 import typer
 
+from opsin.core.cli.complete import config_names, task_names
 from opsin.core.cli.show import show_json, show_line, show_table
 from opsin.core.errors import UserError
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="Changes to the config.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Data folder; replaces the config's data_root.")]
 ConfigName = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A path, a short name, or mmdet::… / mmseg::…")
+    str,
+    typer.Argument(
+        metavar="CONFIG", autocompletion=config_names, help="A path, a short name, or mmdet::… / mmseg::…"
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -27,7 +31,10 @@ def register(app: typer.Typer) -> None:
 
 
 def samples(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="A task that `opsin doctor` lists.")],
+    task: Annotated[
+        str,
+        typer.Argument(metavar="TASK", autocompletion=task_names, help="A task that `opsin doctor` lists."),
+    ],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="An empty or new folder.")],
     seed: Annotated[int, typer.Option(help="The same seed writes the same files.")] = 0,
 ) -> None:

@@ -8,6 +8,7 @@ one in that package's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.registry import MODELS, Registry, init_default_scope
 
+from opsin import registry
 from opsin.core import compat
 from opsin.core.errors import UserError, unknown
 from opsin.core.task import Task, get_task, tasks
@@ -172,6 +175,38 @@ def _opsin_bases() -> Iterator[None]:
         yield
     finally:
         Config._get_cfg_path = staticmethod(original)
+
+
+def build_model(cfg: Config) -> Any:
+    """The config's model with random weights, its parts looked up in the config's own scope.
+
+    Raises:
+        UserError: for a type that no registry has, and for what the model itself refuses.
+    """
+    init_default_scope(cfg.get("default_scope", "opsin"))
+    with unknown_types_named():
+        return MODELS.build(cfg.model)
+
+
+@contextmanager
+def unknown_types_named() -> Iterator[None]:
+    """Turns mmengine's error for a `type` that no registry has into one line with the nearest names.
+
+    Raises:
+        UserError: in its place.
+    """
+    try:
+        yield
+    except KeyError as error:
+        found = re.search(r"'?([\w.]+) is not in the \S+::(\S.*?) registry", str(error))
+        if found is None:
+            raise
+        name, kind = found.groups()
+        registries = [r for r in vars(registry).values() if isinstance(r, Registry) and r.name == kind]
+        known = {
+            n for child in registries for part in (child, child.parent) if part for n in part.module_dict
+        }
+        raise unknown(kind, name, known) from error
 
 
 def pipeline_of(cfg: Config) -> list[ConfigDict]:

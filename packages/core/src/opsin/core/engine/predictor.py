@@ -18,15 +18,13 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import MODELS, init_default_scope
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
 from opsin.core.data.image import IMAGE_SUFFIXES, list_images, read_image, write_image
 from opsin.core.engine.checkpoint import load_exactly, read_run
-from opsin.core.engine.config import pipeline_of
-from opsin.core.engine.runner import one_line_errors
+from opsin.core.engine.config import build_model, pipeline_of
 from opsin.core.errors import UserError
 
 Image = NDArray[np.uint8]
@@ -59,10 +57,8 @@ class Predictor:
     """
 
     def __init__(self, cfg: Config, checkpoint: Path | None, *, device: str = "cpu") -> None:
-        init_default_scope(cfg.get("default_scope", "opsin"))
         self.cfg = cfg
-        with one_line_errors(Path()):
-            self.model = MODELS.build(cfg.model)
+        self.model = build_model(cfg)
         self.meta: dict[str, Any] = {}
         if checkpoint is not None:
             self._load(Path(checkpoint))

@@ -11,7 +11,6 @@ import itertools
 import logging
 import numbers
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,13 +31,13 @@ from mmengine.runner import Runner as MMEngineRunner
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader
 
-from opsin import registry
 from opsin.core.engine import checkpoint as checkpoints
+from opsin.core.engine.config import unknown_types_named
 from opsin.core.engine.loops import EpochBasedTrainLoop
 from opsin.core.engine.progress import ProgressHook
 from opsin.core.engine.seeding import SeededBatches, SeededDataset
 from opsin.core.engine.workdir import exclusive, prepare_work_dir, process_backend, storage_errors
-from opsin.core.errors import UserError, unknown
+from opsin.core.errors import UserError
 from opsin.registry import RUNNERS
 
 LOOPS = ("EpochBasedTrainLoop", "IterBasedTrainLoop")
@@ -367,24 +366,13 @@ def one_line_errors(work_dir: Path) -> Iterator[None]:
         UserError: in their place.
     """
     try:
-        with storage_errors(work_dir):
+        with storage_errors(work_dir), unknown_types_named():
             yield
     except UserError as error:
         text = str(error)
         if not text.startswith("Caught ") or "in DataLoader worker" not in text:
             raise
         raise type(error)(text.rpartition(f"{type(error).__name__}: ")[2]) from error
-    except KeyError as error:
-        found = re.search(r"'?([\w.]+) is not in the \S+::(\S.*?) registry", str(error))
-        if found is None:
-            raise
-        raise unknown(found[2], found[1], _registered(found[2])) from error
-
-
-def _registered(kind: str) -> set[str]:
-    """The names in the registries of that kind: opsin's and mmengine's."""
-    found = [r for r in vars(registry).values() if isinstance(r, registry.OpsinRegistry) and r.name == kind]
-    return {name for child in found for known in (child, child.parent) for name in known.module_dict}
 
 
 @contextmanager
