@@ -245,15 +245,15 @@ def test_bad_picture_in_the_training_data_is_fatal_or_skipped_by_choice(
 
 
 def test_full_disk_ends_in_one_line_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
-    from opsin.core.engine.checkpoint import write_atomically
     from opsin.core.errors import UserError
+    from opsin.core.files import write_atomically
 
     kept = tmp_path / "kept.pth"
     write_atomically(kept, b"old")
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
     ignore = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     code = (
-        f"{limit}{ignore}from opsin.core.engine.checkpoint import write_atomically\n"
+        f"{limit}{ignore}from opsin.core.files import write_atomically\n"
         f"write_atomically({str(kept)!r}, b'x' * 5000)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)

@@ -1,9 +1,9 @@
 import pytest
 from mmengine.registry import MODELS, init_default_scope
 
+from opsin.core.engine.class_count import check
 from opsin.core.engine.config import load_config
 from opsin.core.errors import UserError
-from opsin.detection.class_count import check
 
 
 class Data:

@@ -105,7 +105,7 @@ def _counts(mask: np.ndarray) -> list[tuple[int, int]]:
 
 
 def test_head_with_another_number_of_classes_is_refused(samples: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"model.decode_head has 5 classes, the data set 7"):
+    with pytest.raises(UserError, match=r"model.decode_head has num_classes=5, but the data have 7"):
         runner.train(config(samples, *steps(2), "model.decode_head.num_classes=5"), tmp_path)
 
 

@@ -15,10 +15,11 @@ from engine_toy import config, loader
 from mmengine.logging import HistoryBuffer
 from safetensors.torch import save_file
 
-from opsin.core.engine.checkpoint import read_run, to_plain, write_atomically
+from opsin.core.engine.checkpoint import read_run, to_plain
 from opsin.core.engine.runner import test as evaluate
 from opsin.core.engine.runner import train
 from opsin.core.errors import UserError
+from opsin.core.files import write_atomically
 
 HERE = Path(__file__).parent
 
@@ -125,7 +126,7 @@ def test_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"old")
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from opsin.core.engine.checkpoint import write_atomically\n"
+        "from opsin.core.files import write_atomically\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try: write_atomically(sys.argv[1], b'x' * 5000)\n"
         "except Exception as error: print(type(error).__name__, error)"

@@ -34,8 +34,9 @@ def convert(
 ) -> None:
     """Reads the authors' checkpoint file into MODEL and writes its tensors."""
     from mmengine.config import DictAction
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
+    from opsin.core.files import write_atomically
     from opsin.core.models import create_model
     from opsin.core.published import load_published
 
@@ -45,10 +46,7 @@ def convert(
     network = create_model(model, **{name: DictAction._parse_iterable(value) for name, _, value in pairs})
     load_published(network, published, key)
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.name + ".part")
-    save_file(tensors, part, metadata={"model": model, "source": published.name, "format": "pt"})
-    part.replace(out)
+    write_atomically(out, save(tensors, {"model": model, "source": published.name, "format": "pt"}))
     show_line(f"{len(tensors)} tensors of {model} in {out}")
 
 

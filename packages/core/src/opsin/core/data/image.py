@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 import struct
-import tempfile
 import warnings
 import zlib
 from pathlib import Path
@@ -21,6 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from opsin.core.errors import UserError
+from opsin.core.files import write_atomically
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Suffixes, in lower case, by which a file in a folder counts as an image."""
@@ -136,29 +136,7 @@ def write_image(path: str | os.PathLike[str], pixels: NDArray[Any]) -> None:
     done, encoded = cv2.imencode(path.suffix.lower(), bgr, options)
     if not done:
         raise ValueError(f"{pixels.dtype} {pixels.shape} cannot be encoded as {path.suffix}")
-    try:
-        _write_atomically(path, encoded.tobytes())
-    except OSError as error:
-        raise UserError(f"image {path} cannot be written: {error.strerror}") from None
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner reads
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+    write_atomically(path, encoded.tobytes())
 
 
 def list_images(path: str | os.PathLike[str]) -> list[Path]:

@@ -4,6 +4,6 @@ Importing this registers its classes: `opsin.Runner`, the train loops, the hooks
 `opsin.LayerDecayConstructor`.
 """
 
-from opsin.core.engine import checkpoint, hooks, init, loops, optim, progress, runner
+from opsin.core.engine import checkpoint, class_count, hooks, init, loops, optim, progress, runner
 
-__all__ = ["checkpoint", "hooks", "init", "loops", "optim", "progress", "runner"]
+__all__ = ["checkpoint", "class_count", "hooks", "init", "loops", "optim", "progress", "runner"]

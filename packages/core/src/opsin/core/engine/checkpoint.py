@@ -8,9 +8,7 @@ two optimizer steps of gradient accumulation holds `pending_gradients` too: a di
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,8 +23,8 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import Tensor, nn
 
-from opsin.core.engine.workdir import storage_error
 from opsin.core.errors import UserError
+from opsin.core.files import write_atomically
 from opsin.core.published import differences, load_weights_only, read_checkpoint
 from opsin.registry import HOOKS
 
@@ -35,37 +33,12 @@ BACKEND = "opsin.atomic"
 HISTORY = "log_history"
 
 
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Writes a file so that `path` is at every moment either its old or its new self, whole.
-
-    Raises:
-        UserError: if the disk is full or the place can't be written; the old file stays.
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise storage_error(error, path) from error
-
-
 @register_backend(BACKEND)
 class AtomicBackend(LocalBackend):
     """mmengine's local files, written atomically."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Writes `obj` to `filepath` whole or not at all."""
-        Path(filepath).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(filepath, obj)
 
 

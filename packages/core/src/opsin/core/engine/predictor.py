@@ -26,6 +26,7 @@ from opsin.core.data.image import IMAGE_SUFFIXES, list_images, read_image, write
 from opsin.core.engine.checkpoint import load_exactly, read_run
 from opsin.core.engine.config import build_model, pipeline_of
 from opsin.core.errors import UserError
+from opsin.core.files import write_atomically
 
 Image = NDArray[np.uint8]
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
@@ -262,7 +263,4 @@ def make_folder(path: Path) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 from opsin.core.errors import UserError
+from opsin.core.files import FULL, storage_error
 
 LOCK = ".lock"
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
@@ -87,16 +87,6 @@ def storage_errors(work_dir: Path) -> Iterator[None]:
         if error.errno not in FULL | UNWRITABLE:
             raise
         raise storage_error(error, error.filename or work_dir) from error
-
-
-def storage_error(error: OSError, place: str | Path) -> UserError:
-    """The line for a write to `place` that failed with `error`."""
-    mend = (
-        "free some space, then go on with --resume"
-        if error.errno in FULL
-        else "mend that, then go on with --resume"
-    )
-    return UserError(f"can't write {place}: {error.strerror}; what was saved before is intact", mend)
 
 
 def require_gpus(count: int) -> None:

@@ -29,7 +29,7 @@ val_evaluator = dict(type="mmseg.IoUMetric", iou_metrics=["mIoU"])
 test_evaluator = val_evaluator
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
-custom_hooks = [dict(type="opsin.CheckClasses")]
+custom_hooks = [dict(type="opsin.CheckClassCount")]
 
 # training counts iterations, as is usual for segmentation
 default_hooks = dict(

@@ -1,4 +1,4 @@
-"""Says in one line when a detector's heads and the data disagree on how many classes there are."""
+"""Says in one line when a model's heads and the data disagree on how many classes there are."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ class CheckClassCount(Hook):
 
 
 def check(model: Any, dataset: Any) -> None:
-    """Compares each module's `num_classes` with the dataset's `classes`."""
+    """Compares the `num_classes` of each part of the model with the dataset's `classes`."""
     classes = dataset.metainfo.get("classes")
     if classes is None:
         return
     for name, module in (model.module if is_model_wrapper(model) else model).named_modules():
         count = getattr(module, "num_classes", None)
-        if isinstance(count, int) and count != len(classes) and not name.endswith(CLASS_AGNOSTIC):
+        told = isinstance(count, int) and name and not name.endswith(CLASS_AGNOSTIC)  # the whole repeats a part
+        if told and count != len(classes):
             shown = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
             raise UserError(
                 f"model.{name} has num_classes={count}, but the data have {len(classes)} classes ({shown})",
