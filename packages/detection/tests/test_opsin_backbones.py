@@ -1,27 +1,13 @@
 """Stock mmdet detectors on opsin's backbones: only the backbone and the neck's widths change."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mmdet.datasets import CocoDataset
+from small_backbones import BACKBONES, WIDTHS
 from stock_data import write_coco
 from stock_runs import check, run, small_config
 
-BACKBONES: dict[str, dict[str, Any]] = {
-    "convnext": {
-        "type": "opsin.ConvNeXt",
-        "arch": {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)},
-        "out_indices": (0, 1, 2, 3),
-    },
-    "vim": {
-        "type": "opsin.VisionMamba",
-        "arch": {"embed_dim": 16, "depth": 4},
-        "img_size": 96,
-        "out_indices": (0, 1, 2, 3),
-    },
-}
-WIDTHS = {"convnext": [8, 16, 24, 32], "vim": [16, 16, 16, 16]}
 DETECTORS = ("retinanet/retinanet_r50_fpn_1x_coco", "mask_rcnn/mask-rcnn_r50_fpn_1x_coco")
 
 

@@ -42,7 +42,8 @@ def check(model: Any, dataset: Any) -> None:
         return
     for name, module in (model.module if is_model_wrapper(model) else model).named_modules():
         count = getattr(module, "num_classes", None)
-        told = isinstance(count, int) and name and not name.endswith(CLASS_AGNOSTIC)  # the whole repeats a part
+        # the whole model repeats a part's number under no name
+        told = isinstance(count, int) and name and not name.endswith(CLASS_AGNOSTIC)
         if told and count != len(classes):
             shown = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
             raise UserError(

@@ -1,6 +1,6 @@
 # Cascade Mask R-CNN on Vim-Ti as published, in ViTDet's manner: a simple feature pyramid on the last block's
 # stream, images of 1024 x 1024 under large-scale jitter, 184375 iterations of 64 images.
-# What mmdet's classes say otherwise than detectron2's: see the comments below.
+# Comments below say where mmdet's classes cannot say what the authors' detectron2 does.
 _base_ = [
     "opsin::runtime.py",
     "_base_/cascade_mask_rcnn_convnext.py",
@@ -87,7 +87,12 @@ test_pipeline = [
     dict(type="opsin.PackDetection"),
 ]
 # 64 images an iteration on all processes together: with 8 of them, batch_size=8.
-train_dataloader = dict(batch_size=64, batch_sampler=None, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(
+    batch_size=64,
+    sampler=dict(type="InfiniteSampler"),
+    batch_sampler=None,
+    dataset=dict(pipeline=train_pipeline),
+)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
@@ -96,8 +101,8 @@ train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=50
 val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(
-    # The published run used float16, where NaN losses are much reported (hustvl/Vim, issue 30); bfloat16 has
-    # float32's range. The scan and the residual stream stay in float32 either way.
+    # detectron2's AMP is float16, and NaN losses under AMP are a known complaint (hustvl/Vim, issue 30);
+    # bfloat16 has float32's range. The scan and the residual stream stay in float32 either way.
     type="AmpOptimWrapper",
     dtype="bfloat16",
     optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.1),
@@ -109,4 +114,5 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=250),
     dict(type="MultiStepLR", by_epoch=False, begin=0, end=max_iters, milestones=[163889, 177546], gamma=0.1),
 ]
-default_hooks = dict(checkpoint=dict(interval=5000))
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))
+log_processor = dict(by_epoch=False, window_size=50)
