@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 import typer
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
+    if not debug:  # OpenMMLab's advice to its own developers
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"(mmengine|mmcv|mmdet|mmseg)\.")
     try:
         code = app(given, standalone_mode=False, prog_name="opsin")
     except USAGE_ERROR as error:

@@ -11,10 +11,8 @@ default_scope = "mmdet"
 custom_hooks = [dict(type="opsin.CheckClassCount")]
 
 side = 1024
-# The published heads normalise the channels of each pixel. mmdet has no such layer for maps ('LN' is
-# nn.LayerNorm, which would take the width for the channels); one group is LayerNorm over the whole map, with
-# the same parameters.
-norm_cfg = dict(type="GN", num_groups=1, eps=1e-6, requires_grad=True)
+# As published, the heads normalise the channels of each pixel.
+norm_cfg = dict(type="opsin.LayerNorm2d", eps=1e-6)
 
 
 def _box_head(weight):
@@ -31,7 +29,7 @@ def _box_head(weight):
         num_classes=80,
         bbox_coder=dict(type="DeltaXYWHBBoxCoder", target_stds=stds),
         reg_class_agnostic=True,
-        norm_cfg=dict(type="GN", num_groups=1, eps=1e-6, requires_grad=True),
+        norm_cfg=dict(type="opsin.LayerNorm2d", eps=1e-6),
         loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=1.0),
         loss_bbox=dict(type="L1Loss", loss_weight=1.0),
     )
