@@ -42,7 +42,7 @@ def systems(
     if as_json:
         show_json([asdict(system) for system in found])
     else:
-        rows = [(s.slug, s.title, s.year, s.package, len(s.models), len(s.cases)) for s in found]
+        rows = [(s.slug, s.title, str(s.year), s.package, len(s.models), len(s.cases)) for s in found]
         show_table(("system", "title", "year", "package", "models", "parity cases"), rows)
 
 

@@ -23,6 +23,7 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from opsin.core.ops.selective_scan.arguments import Gradients, Scan
 from opsin.core.ops.selective_scan.reference import selective_scan_reference
@@ -280,3 +281,12 @@ def _differentiate(ctx: Any, dout: Tensor, *unused: Tensor) -> tuple[Tensor | No
 
 
 _scan.register_autograd(_differentiate, setup_context=_remember)
+
+
+@register_flop_formula(torch.ops.opsin.selective_scan)
+def _count(
+    u_shape: tuple[int, ...], delta_shape: tuple[int, ...], A_shape: tuple[int, ...], *_: Any, **__: Any
+) -> int:
+    """Floating-point operations: nine a state and step (the exponential counts as one)."""
+    batch, channels, length = u_shape
+    return 9 * batch * channels * length * A_shape[1]
