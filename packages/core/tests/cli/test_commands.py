@@ -50,6 +50,12 @@ def test_info_gives_the_published_counts(capsys: pytest.CaptureFixture[str]) -> 
     assert [stage["stride"] for stage in facts["stages"]] == [4, 8, 16, 32]
 
 
+def test_info_counts_the_selective_scan(capsys: pytest.CaptureFixture[str]) -> None:
+    """1.5 G multiply-adds are the paper's for Vim-Ti; without the scan they would be 1.3 G."""
+    _, out, _ = _run(capsys, "info", "vim_tiny", "--json")
+    assert 1.45e9 < json.loads(out)["multiply_adds"] < 1.65e9
+
+
 def test_parity_prints_one_list_and_goes_on_after_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
     block = CASES / "convnext" / "convnext-block.json"
     code, out, _ = _run(capsys, "parity", "--json", "missing.json", block)

@@ -23,12 +23,11 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from opsin.core.ops.selective_scan.arguments import Gradients, Scan
 from opsin.core.ops.selective_scan.reference import selective_scan_reference
 
-__all__ = ["selective_scan", "selective_scan_reference", "selective_scan_step"]
+__all__ = ["count_operations", "selective_scan", "selective_scan_reference", "selective_scan_step"]
 
 
 @overload
@@ -283,10 +282,12 @@ def _differentiate(ctx: Any, dout: Tensor, *unused: Tensor) -> tuple[Tensor | No
 _scan.register_autograd(_differentiate, setup_context=_remember)
 
 
-@register_flop_formula(torch.ops.opsin.selective_scan)
-def _count(
+def count_operations(
     u_shape: tuple[int, ...], delta_shape: tuple[int, ...], A_shape: tuple[int, ...], *_: Any, **__: Any
 ) -> int:
-    """Floating-point operations: nine a state and step (the exponential counts as one)."""
+    """Floating-point operations of a scan, in the form that `torch.utils.flop_counter` asks for.
+
+    Nine for each state and step, the exponential counted as one.
+    """
     batch, channels, length = u_shape
     return 9 * batch * channels * length * A_shape[1]
