@@ -6,6 +6,7 @@ opsin's of the same names.
 
 from __future__ import annotations
 
+import atexit
 import copy
 import itertools
 import logging
@@ -80,6 +81,8 @@ class Runner(MMEngineRunner):
                 torch.distributed.init_process_group(dist_cfg["backend"])
             env_cfg = {**env_cfg, "dist_cfg": dist_cfg}
         super().setup_env(env_cfg)
+        if self.distributed:
+            atexit.register(_leave_process_group)
 
     def set_randomness(
         self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False
@@ -267,6 +270,12 @@ class Runner(MMEngineRunner):
         own = {name: p.grad.cpu() for name, p in self.bare_model.named_parameters() if p.grad is not None}
         gathered: list[dict[str, Tensor]] = all_gather_object(own)
         return gathered
+
+
+def _leave_process_group() -> None:
+    """Ends the threads of the process group: gloo's abort a process that exits with them running."""
+    if is_distributed():
+        torch.distributed.destroy_process_group()
 
 
 def _is_for_people(record: logging.LogRecord) -> bool:
