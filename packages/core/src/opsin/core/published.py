@@ -133,6 +133,32 @@ def place(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str = "the
     model.load_state_dict(converted)
 
 
+def backbone_of(tensors: Tensors, *also: str) -> Tensors:
+    """Of a whole OpenMMLab model's tensors those of its backbone, without the prefix; others as they are.
+
+    Args:
+        tensors: published tensors.
+        also: prefixes of tensors that are kept besides (a classifier's `head.fc.`).
+    """
+    if not any(name.startswith("backbone.") for name in tensors):
+        return tensors
+    kept = ("backbone.", *also)
+    return {n.removeprefix("backbone."): t for n, t in tensors.items() if n.startswith(kept)}
+
+
+def fit(own: Tensors, given: Tensors, *, fresh: str = "", unused: str = "") -> Tensors:
+    """Tensors of a network's file as a part of that network takes them.
+
+    Args:
+        own: the part's `state_dict()`.
+        given: the file's tensors, under the part's names.
+        fresh: regex of names that the file may lack; they keep their present values.
+        unused: regex of names that the file may have beyond the part's own; they are dropped.
+    """
+    kept = {n: t for n, t in own.items() if fresh and n not in given and re.search(fresh, n)}
+    return kept | {n: t for n, t in given.items() if n in own or not (unused and re.search(unused, n))}
+
+
 def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
     """What keeps `given` from being loaded into a model with the tensors `own`, in the model's order."""
     found = []

@@ -6,13 +6,16 @@ the classifier (`ConvNeXtClassifier`), the published network with its head. Vari
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from opsin.core.errors import UserError, unknown
+from opsin.core.layers.conv_norm import fuse
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,28 @@ class FeatureInfo:
 
     channels: int
     stride: int
+
+
+def resolve_arch(
+    family: str, archs: Mapping[str, Mapping[str, Any]], arch: str | Mapping[str, Any]
+) -> dict[str, Any]:
+    """The settings of a named variant, or of a mapping that must give the same keys.
+
+    Raises:
+        UserError: for an unknown name, a key that no variant has, or a missing one.
+    """
+    if isinstance(arch, str):
+        if arch not in archs:
+            raise unknown(f"{family} arch", arch, archs)
+        return dict(archs[arch])
+    known = list(next(iter(archs.values())))
+    for key in arch:
+        if key not in known:
+            raise unknown(f"key of {family}'s arch", key, known)
+    missing = [key for key in known if key not in arch]
+    if missing:
+        raise UserError(f"{family} arch {dict(arch)} lacks {', '.join(missing)}")
+    return dict(arch)
 
 
 class Trunk(BaseModule):
@@ -42,6 +67,11 @@ class Trunk(BaseModule):
         if self.with_cp and self.training:
             return checkpoint(block, *args, use_reentrant=False)
         return block(*args)
+
+    def fuse(self) -> Self:
+        """Folds batch norms into the weights before them, in place, for inference; see `layers.conv_norm`."""
+        fuse(self)
+        return self.eval()
 
     def get_layer_depth(self, name: str, prefix: str = "") -> tuple[int, int]:
         """For layer-wise learning-rate decay: the layer of parameter `name`, and how many layers there are.
@@ -79,6 +109,16 @@ class Backbone(Trunk):
         super().__init__(with_cp=with_cp, init_cfg=init_cfg)
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
+
+    def check_out_indices(self, count: int) -> None:
+        """Checks `out_indices` against the number of stages (or blocks) there are.
+
+        Raises:
+            UserError: unless they ascend within 0 … count - 1 and there is at least one.
+        """
+        out = self.out_indices
+        if not out or list(out) != sorted(set(out)) or out[0] < 0 or out[-1] >= count:
+            raise UserError(f"out_indices {out} of {type(self).__name__} must ascend within 0..{count - 1}")
 
     def stage_modules(self, stage: int) -> Iterable[nn.Module]:
         """The modules of the stem (`stage` 0) or of stage `stage` (from 1)."""

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 
 from opsin.core.backbones.backbone import Backbone, Classifier, FeatureInfo
 from opsin.core.errors import UserError, unknown
-from opsin.core.layers.drop_path import DropPath
+from opsin.core.layers.drop_path import DropPath, drop_path_rates
 from opsin.core.layers.layer_norm import LayerNorm2d
 from opsin.core.models import register_models
 from opsin.core.parity import Case, adapter
-from opsin.core.published import Tensors, place
+from opsin.core.published import Tensors, backbone_of, place
 from opsin.registry import MODELS
 
 EPS = 1e-6
@@ -91,10 +91,9 @@ def _stages(
     depths: Sequence[int], dims: Sequence[int], drop_path_rate: float, layer_scale_init_value: float
 ) -> nn.ModuleList:
     """One sequence of blocks a stage; the drop path rate grows linearly over all blocks."""
-    rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
     return nn.ModuleList(
-        nn.Sequential(*(Block(dim, next(rates), layer_scale_init_value) for _ in range(depth)))
-        for depth, dim in zip(depths, dims, strict=True)
+        nn.Sequential(*(Block(dim, rate, layer_scale_init_value) for rate in rates))
+        for dim, rates in zip(dims, drop_path_rates(drop_path_rate, depths), strict=True)
     )
 
 
@@ -387,11 +386,8 @@ def _authors_names(tensors: Tensors) -> Tensors:
     Of a whole OpenMMLab model the backbone and a classifier's `head.fc` are kept. The 1x1 convolutions of
     implementations that stay channels-first become the linear layers that they are.
     """
-    if any(name.startswith("backbone.") for name in tensors):
-        kept = ("backbone.", "head.fc.")
-        tensors = {name.removeprefix("backbone."): t for name, t in tensors.items() if name.startswith(kept)}
     renamed = {}
-    for name, tensor in tensors.items():
+    for name, tensor in backbone_of(tensors, "head.fc.").items():
         for pattern, replacement in _RENAMES:
             name = re.sub(pattern, replacement, name)
         is_1x1 = re.search(r"\.pwconv[12]\.weight$", name) is not None and tensor.ndim == 4

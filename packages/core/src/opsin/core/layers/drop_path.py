@@ -1,5 +1,8 @@
 """Stochastic depth (Deep Networks with Stochastic Depth, arXiv 1603.09382), one draw a sample."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
 
@@ -25,3 +28,9 @@ class DropPath(nn.Module):
     def extra_repr(self) -> str:
         """The rate."""
         return f"rate={self.rate:.3f}"
+
+
+def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
+    """Rates of every block of every stage: they grow linearly from 0 to `rate` over all blocks."""
+    rates = iter(torch.linspace(0, rate, sum(depths), device="cpu").tolist())
+    return [[next(rates) for _ in range(depth)] for depth in depths]

@@ -31,6 +31,8 @@ from opsin.core.backbones.vim.settings import VimSettings
 from opsin.core.backbones.vim.tokens import CLASS_TOKENS, ClassToken, places, put_in, resize_table
 from opsin.core.errors import UserError, unknown
 from opsin.core.layers.drop_path import DropPath
+from opsin.core.layers.plain_pyramid import FACTORS, rescale
+from opsin.core.layers.position_table import square_grid
 from opsin.core.published import Tensors
 from opsin.registry import MODELS
 
@@ -209,12 +211,7 @@ class VimTrunk(Trunk):
         grid = self.settings.grid
         patches = table.shape[1] - len(places(given, 0))
         if patches != math.prod(grid):
-            side = math.isqrt(patches)
-            if side * side != patches:
-                raise UserError(
-                    f"a position table of {patches} patches is not square", "its grid cannot be told"
-                )
-            table = resize_table(table, given, (side, side), grid)
+            table = resize_table(table, given, square_grid(patches), grid)
         drop = set(places(given, math.prod(grid))) if not self.extra_names else set()
         return table[:, [row for row in range(table.shape[1]) if row not in drop]]
 
@@ -274,9 +271,9 @@ class VisionMamba(VimTrunk, Backbone):
         self.levels = (4 if len(self.out_indices) == 1 else len(self.out_indices)) if fpn else 0
         factors = [1.0] * len(self.out_indices)
         if fpn:
-            factors = [0.5, 1.0, 2.0, 4.0] if chosen.patch_size == 8 else [0.25, 0.5, 1.0, 2.0]
+            factors = list(FACTORS[8 if chosen.patch_size == 8 else 16])
             for level, factor in enumerate(factors[: self.levels]):
-                self.add_module(f"fpn{level + 1}", _rescale(chosen.embed_dim, factor))
+                self.add_module(f"fpn{level + 1}", rescale(chosen.embed_dim, factor))
         self.feature_info = tuple(
             FeatureInfo(chosen.embed_dim, int(chosen.step * factor))
             for factor in factors[: self.levels or None]
@@ -358,16 +355,6 @@ class VisionMamba(VimTrunk, Backbone):
         if part == "layers":
             return rest.split(".")[0].isdigit() and int(rest.split(".")[0]) >= len(self.layers)
         return part == "head" or (part in ("norm_f", "fpn1", "fpn2", "fpn3", "fpn4") and name not in own)
-
-
-def _rescale(dim: int, factor: float) -> nn.Module:
-    """The layers that multiply a map's stride by `factor`."""
-    if factor == 0.25:
-        first, second = (nn.ConvTranspose2d(dim, dim, 2, stride=2) for _ in range(2))
-        return nn.Sequential(first, nn.BatchNorm2d(dim), nn.GELU(), second)
-    if factor == 0.5:
-        return nn.Sequential(nn.ConvTranspose2d(dim, dim, 2, stride=2))
-    return nn.Identity() if factor == 1 else nn.MaxPool2d(int(factor), stride=int(factor))
 
 
 @MODELS.register_module()
