@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import struct
@@ -244,18 +245,80 @@ def test_bad_picture_in_the_training_data_is_fatal_or_skipped_by_choice(
     assert code == 0, err
 
 
-def test_full_disk_ends_in_one_line_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
-    from opsin.core.errors import UserError
-    from opsin.core.files import write_atomically
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four training and two validation pictures of the detection sample data, COCO json."""
+    from opsin.core.task import get_task
 
-    kept = tmp_path / "kept.pth"
-    write_atomically(kept, b"old")
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
-    ignore = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    directory = tmp_path_factory.mktemp("boxes") / "samples"
+    get_task("detection").write_samples(directory)
+    for split, count in (("train", 4), ("val", 2)):
+        path = directory / "annotations" / f"instances_{split}.json"
+        content = json.loads(path.read_text())
+        content["images"] = content["images"][:count]
+        kept = {image["id"] for image in content["images"]}
+        content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
+        path.write_text(json.dumps(content))
+    return directory
+
+
+def _train_boxes(data: Path, work_dir: Path) -> tuple[object, ...]:
+    quick = (*QUICK, "param_scheduler.1.T_max=1", "train_dataloader.batch_size=2")
+    return ("train", "retinanet_convnext_samples", "--data", data, "--work-dir", work_dir, *quick)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"category_id": 99}, "has category_id 99"),
+        ({"bbox": [5000, 5000, 20, 20]}, "has no area inside the image"),
+        ({"bbox": [10, 10, 0, 20]}, "has no area inside the image"),
+        ({"bbox": [10, 10, float("nan"), 20]}, "is not four finite numbers"),
+    ],
+    ids=["wrong class", "outside", "zero area", "nan"],
+)
+def test_wrong_annotation_is_named(
+    capsys: pytest.CaptureFixture[str], boxes: Path, tmp_path: Path, change: dict[str, object], says: str
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(boxes, data)
+    path = data / "annotations" / "instances_train.json"
+    content = json.loads(path.read_text())
+    content["annotations"][1].update(change)
+    path.write_text(json.dumps(content))
+    line = _refused(capsys, *_train_boxes(data, tmp_path / "work"))
+    assert f"{path}, annotation {content['annotations'][1]['id']}" in line and says in line
+
+
+def test_pictures_without_any_annotation_train(
+    capsys: pytest.CaptureFixture[str], boxes: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(boxes, data)
+    path = data / "annotations" / "instances_train.json"
+    content = json.loads(path.read_text())
+    bare = content["images"][0]["id"]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != bare]
+    path.write_text(json.dumps(content))
+    code, _, err = _run(capsys, *_train_boxes(data, tmp_path / "work"))
+    assert code == 0, err
+    assert (tmp_path / "work" / "epoch_1.pth").is_file()
+
+
+def test_full_disk_ends_in_one_line_and_keeps_the_last_checkpoint(samples: Path, trained: Path) -> None:
+    """A limit on the size of files that the weights exceed stands for a disk without room for them."""
+    before = (trained / "epoch_1.pth").read_bytes()
+    room = len(before) // 2
+    arguments = ["train", CONFIG, "--data", str(samples), "--work-dir", str(trained), "--resume", *QUICK[1:]]
     code = (
-        f"{limit}{ignore}from opsin.core.files import write_atomically\n"
-        f"write_atomically({str(kept)!r}, b'x' * 5000)"
+        f"import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))\n"
+        f"from opsin.core.cli import main; main({[*arguments, 'train_cfg.max_epochs=2']!r})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
-    assert UserError.__name__ in done.stderr.splitlines()[-1]
-    assert kept.read_bytes() == b"old" and list(tmp_path.iterdir()) == [kept]
+    assert done.returncode == 2, done.stderr
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("opsin: ") and "epoch_2.pth" in line and "Traceback" not in done.stderr
+    assert (trained / "epoch_1.pth").read_bytes() == before
+    assert not (trained / "epoch_2.pth").exists()
+    assert not [path for path in trained.rglob("*") if "tmp" in path.suffix]

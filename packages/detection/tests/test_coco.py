@@ -115,8 +115,11 @@ def test_box_that_reaches_out_is_clipped_with_a_warning(coco_folder, warnings):
 
 
 @pytest.mark.parametrize("box", [[50, 3, 10, 20], [2, 3, 0, 20], [2, 3, 10, -4], [2, -40, 10, 20]])
-def test_box_without_area_in_the_image_is_dropped_with_a_warning(coco_folder, warnings, box):
-    data = dataset(coco_folder([{**BOX, "bbox": box}]))
+def test_box_without_area_in_the_image_is_an_error_or_dropped_by_choice(coco_folder, warnings, box):
+    folder = coco_folder([{**BOX, "bbox": box}])
+    with pytest.raises(UserError, match=r"annotation 5: box .* has no area inside the image of 40 x 30"):
+        dataset(folder)
+    data = dataset(folder, drop_bad_boxes=True)
     assert len(data[0]["data_samples"].gt_instances) == 0
     assert sum("1 box(es)" in w and "dropped" in w and "annotation 5" in w for w in warnings) == 1
 

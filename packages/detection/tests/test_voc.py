@@ -56,10 +56,11 @@ def test_box_that_is_no_number_names_the_file(voc_folder, corner):
         dataset(voc_folder(("dog", (1, corner, 10, 20), 0)))
 
 
-def test_box_outside_or_without_area_is_clipped_or_dropped(voc_folder):
-    data = dataset(
-        voc_folder(("dog", (30, 20, 90, 90), 0), ("dog", (60, 60, 70, 70), 0), ("dog", (9, 9, 8, 20), 0))
-    )
+def test_box_outside_or_without_area_is_an_error_or_dropped_by_choice(voc_folder):
+    folder = voc_folder(("dog", (30, 20, 90, 90), 0), ("dog", (60, 60, 70, 70), 0), ("dog", (9, 9, 8, 20), 0))
+    with pytest.raises(UserError, match=r"one\.xml \(dog\): box .* has no area inside the image of 40 x 30"):
+        dataset(folder)
+    data = dataset(folder, drop_bad_boxes=True)
     assert data[0]["data_samples"].gt_instances.bboxes.tensor.tolist() == [[29, 19, 40, 30]]
 
 

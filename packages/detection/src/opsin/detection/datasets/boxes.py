@@ -18,15 +18,17 @@ Box = tuple[float, float, float, float]
 class BoxCheck:
     """Checks the boxes of one annotation source, and reports once what it changed.
 
-    A box that is not four finite numbers is an error. A box that reaches out of the image is clipped, one
-    without area (or with none left) is dropped; both are counted, and `report` logs the counts with the
-    first place of each.
+    A box that is not four finite numbers is an error; so is one without area inside its image, unless
+    such boxes are to be dropped. A box that reaches out of the image is clipped. What is clipped or dropped
+    is counted, and `report` logs the counts with the first place of each.
 
     Args:
         source: what people call the annotations: a file or folder.
+        drop: whether boxes without area in the image are dropped.
     """
 
     source: str
+    drop: bool = False
     clipped: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
 
@@ -39,7 +41,7 @@ class BoxCheck:
             where: the annotation, as an error names it.
 
         Raises:
-            UserError: when the box is not four finite numbers.
+            UserError: when the box is not four finite numbers, or has no area and is not to be dropped.
         """
         if len(box) != 4 or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
             raise UserError(f"{where}: box {list(box)} is not four finite numbers")
@@ -47,6 +49,12 @@ class BoxCheck:
         width, height = size
         inside = (max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height))
         if inside[2] - inside[0] <= 0 or inside[3] - inside[1] <= 0:
+            if not self.drop:
+                raise UserError(
+                    f"{where}: box {[x1, y1, x2, y2]} (x1, y1, x2, y2) has no area inside the image of "
+                    f"{width} x {height} pixels",
+                    "mend it, or set drop_bad_boxes=True in the dataset",
+                )
             self.dropped.append(where)
             return None
         if inside != (x1, y1, x2, y2):

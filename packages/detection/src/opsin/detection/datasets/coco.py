@@ -27,14 +27,20 @@ class CocoDetection(Dataset):
     pixels), `bbox_label`, `ignore_flag` and, where the file has one, `mask` (polygons or RLE).
 
     Args:
+        drop_bad_boxes: whether boxes without area inside their image are dropped with a warning (COCO 2017
+            has a few) instead of being an error.
         **kwargs: those of `Dataset`: `ann_file` the json file, `data_prefix=dict(img=FOLDER)` where the
             images lie, `metainfo`, `pipeline`, …
 
     Raises:
         UserError: when the file is not COCO json, an annotation names no known image or category, or a box
-            is not four finite numbers; the message names file and annotation. Boxes outside the image are
-            clipped and boxes without area dropped, with a warning.
+            is not four finite numbers or lies outside its image; the message names file and annotation. Boxes
+            that reach out of their image are clipped, with a warning.
     """
+
+    def __init__(self, *, drop_bad_boxes: bool = False, **kwargs: Any) -> None:
+        self.drop_bad_boxes = drop_bad_boxes
+        super().__init__(**kwargs)
 
     def load_data_list(self) -> list[Entry]:
         """Reads the json file."""
@@ -43,7 +49,7 @@ class CocoDetection(Dataset):
         images = [self._image(image, index) for index, image in enumerate(content["images"])]
         by_id = {image["img_id"]: image for image in images}
         known = {category["id"] for category in content["categories"]}
-        check = BoxCheck(str(self.ann_file))
+        check = BoxCheck(str(self.ann_file), drop=self.drop_bad_boxes)
         for annotation in content["annotations"]:
             where = f"{self.ann_file}, annotation {annotation.get('id', '(without id)')}"
             if annotation.get("category_id") not in known:

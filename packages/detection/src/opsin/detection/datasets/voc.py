@@ -32,15 +32,18 @@ class PascalVOC(Dataset):
     Args:
         split: the file in `ImageSets/Main`, without `.txt`.
         data_root: the folder that holds `ImageSets`, `JPEGImages` and `Annotations`.
+        drop_bad_boxes: whether boxes without area inside their image are dropped with a warning instead of
+            being an error.
         **kwargs: those of `Dataset`.
 
     Raises:
         UserError: when a folder or an image is missing, an xml file is broken, a name is no class, or a box
-            is not four finite numbers; the message names the file. Boxes outside the image are clipped and
-            boxes without area dropped, with a warning.
+            is not four finite numbers or lies outside its image; the message names the file. Boxes that reach
+            out of their image are clipped, with a warning.
     """
 
-    def __init__(self, *, split: str, data_root: str, **kwargs: Any) -> None:
+    def __init__(self, *, split: str, data_root: str, drop_bad_boxes: bool = False, **kwargs: Any) -> None:
+        self.drop_bad_boxes = drop_bad_boxes
         self.root = Path(data_root)
         ann_file = str(Path("ImageSets") / "Main" / f"{split}.txt")
         prefix = {"img": "JPEGImages", "annotations": "Annotations"}
@@ -52,7 +55,7 @@ class PascalVOC(Dataset):
         lines = Path(self.ann_file).read_text(encoding="utf-8").splitlines()
         names = [line.split()[0] for line in lines if line.strip()]
         labels = self._choose_classes()
-        check = BoxCheck(str(self.root / "Annotations"))
+        check = BoxCheck(str(self.root / "Annotations"), drop=self.drop_bad_boxes)
         entries = [self._entry(name, index, labels, check) for index, name in enumerate(names)]
         check.report()
         return entries

@@ -47,6 +47,7 @@ train_dataloader = dict(
         data_root=data_root,
         ann_file="annotations/instances_train2017.json",
         data_prefix=dict(img="train2017"),
+        drop_bad_boxes=True,  # train2017 has a few boxes without height
         pipeline=train_pipeline,
     ),
 )
