@@ -14,6 +14,43 @@ BACKBONES: dict[str, dict[str, Any]] = {
         "arch": {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)},
         "layer_scale_init_value": 1.0,
     },
+    "crossvit": {
+        "type": "opsin.CrossViT",
+        "arch": {
+            "embed_dim": (8, 16),
+            "depth": ((1, 2, 0), (1, 1, 0)),
+            "num_heads": (2, 2),
+            "mlp_ratio": (2, 2),
+        },
+        "img_size": (60, 48),
+    },
+    "davit": {
+        "type": "opsin.DaViT",
+        "arch": {
+            "depths": (1, 1, 1, 1),
+            "embed_dims": (8, 8, 16, 16),
+            "num_heads": (1, 2, 2, 4),
+            "window_size": 3,
+            "overlapped_patch": False,
+        },
+    },
+    "msvmamba": {
+        "type": "opsin.MSVMamba",
+        "arch": {"dims": 8, "depths": (1, 1, 1, 1)},
+        "squeeze_excite": False,  # its ReLU may shut all of so few channels
+    },
+    "van": {
+        "type": "opsin.VAN",
+        "arch": {"embed_dims": (8, 12, 16, 20), "depths": (1, 1, 2, 1), "mlp_ratios": (2, 2, 2, 2)},
+    },
+    "shvit": {
+        "type": "opsin.SHViT",
+        "arch": {"dims": (16, 24, 32), "depths": (1, 2, 1), "partial_dims": (4, 6, 8)},
+    },
+    "focalnet": {
+        "type": "opsin.FocalNet",
+        "arch": {"depths": (1, 1, 2, 1), "embed_dim": 8, "mlp_ratio": 2.0},
+    },
     "vim": {
         "type": "opsin.VisionMamba",
         "arch": {"embed_dim": 16, "depth": 4},

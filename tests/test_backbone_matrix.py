@@ -1,0 +1,26 @@
+"""Every backbone in every kind of dense network of stock mmdet and mmsegmentation."""
+
+import pytest
+import torch
+from backbone_matrix import HEADS, batch, dense_model, losses_of, predict, total
+from small_backbones import BACKBONES
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_backbone_trains_and_predicts_in_a_stock_network(backbone: str, head: str) -> None:
+    model, data = dense_model(head, backbone), batch(head)
+    loss = total(losses_of(model.train(), data))
+    loss.backward()
+    assert torch.isfinite(loss)
+    gradients = [p.grad for p in model.backbone.parameters() if p.requires_grad]
+    reached = [gradient is not None and bool(gradient.abs().sum() > 0) for gradient in gradients]
+    assert sum(reached) > len(reached) / 2
+    assert all(gradient is None or gradient.isfinite().all() for gradient in gradients)
+    found = predict(model, data)
+    assert len(found) == len(data["inputs"])
+    for sample, picture in zip(found, data["inputs"], strict=True):
+        if "pred_sem_seg" in sample:
+            assert sample.pred_sem_seg.data.shape[-2:] == picture.shape[-2:]
+        else:
+            assert sample.pred_instances.bboxes.isfinite().all()
