@@ -167,3 +167,11 @@ def test_load_image_reads_once_and_takes_a_given_picture(tmp_path):
     assert out["img_shape"] == out["ori_shape"] == (4, 6)
     given = load({"img_path": "nowhere.png", "img": np.zeros((2, 3, 3), np.uint8)})
     assert given["ori_shape"] == (2, 3)
+
+
+def test_solarize_add_brightens_the_dark_half_alone():
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    transform = Albumentations([{"type": "SolarizeAdd", "addition": (60, 60), "p": 1.0}])
+    got = transform({"img": image})["img"]
+    want = np.where(image < 128, image.astype(int) + 60, image)
+    assert (got == want).all()

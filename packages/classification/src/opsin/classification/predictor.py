@@ -1,4 +1,4 @@
-"""Classes of pictures: JSON and CSV of the five likeliest, and a picture with a bar chart."""
+"""Classes of pictures: JSON and CSV of the five likeliest, and a picture of where the model looked."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
 
-from opsin.classification.visualization import draw_classes
+from opsin.classification.activation_map import activation_map
+from opsin.classification.visualization import draw_classes, draw_heat
 from opsin.core.engine.predictor import Predictor
 
 TOP = 5
@@ -28,9 +30,27 @@ class ClassificationPredictor(Predictor):
         top = self._top(result)
         return {"label": top[0]["label"], "class": top[0]["class"], "top": top}
 
+    def infer(self, image: NDArray[np.uint8], path: Path) -> BaseDataElement:
+        """Scores, label and, unless the config says `activation_map = False`, where the model looked.
+
+        That is `seen`: the part of the picture that the network was given, RGB (h, w, 3), in the colours of
+        its Grad-CAM for the label.
+        """
+        batch = self.batch(image, path)
+        with torch.no_grad():
+            result: BaseDataElement = self.model.test_step(batch)[0]
+        if self.cfg.get("activation_map", True):
+            crop = batch["inputs"][0].permute(1, 2, 0).numpy()
+            normalised = self.model.data_preprocessor(batch, training=False)["inputs"]
+            heat = activation_map(self.model.network, normalised, int(result.pred_label))
+            if heat is not None:
+                result.seen = draw_heat(crop, heat.cpu().numpy())
+        return result
+
     def picture(self, result: BaseDataElement, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The picture with the five likeliest classes as bars beside it."""
-        return draw_classes(image, [(row["class"], row["score"]) for row in self._top(result)])
+        """The picture, where the model looked, and the five likeliest classes as bars."""
+        top = [(row["class"], row["score"]) for row in self._top(result)]
+        return draw_classes(image, top, result.get("seen"))
 
     def finish(self, records: list[dict[str, Any]], out: Path) -> None:
         """Writes the JSON, and a CSV with a row a file: its classes and their scores."""

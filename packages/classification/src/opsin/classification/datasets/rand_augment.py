@@ -18,11 +18,10 @@ BICUBIC = 2  # cv2.INTER_CUBIC
 
 @TRANSFORMS.register_module()
 class RandAugment(Albumentations):
-    """`num_ops` of fourteen operations, each done with probability `probability`, at a common strength.
+    """`num_ops` of fifteen operations, each done with probability `probability`, at a common strength.
 
     The recipe `rand-m9-mstd0.5-inc1` is the default. Strengths vary evenly within `magnitude` ±
-    `magnitude_std` instead of normally. Of the recipe's operations `SolarizeAdd` is left out, which
-    albumentations has not; sharpness is an unsharp mask or a slight blur.
+    `magnitude_std` instead of normally; sharpness is an unsharp mask or a slight blur.
 
     Args:
         magnitude: 0 (nearly nothing) to 10.
@@ -62,6 +61,7 @@ def _colour_operations(low: float, high: float) -> list[Spec]:
         {"type": "InvertImg"},
         {"type": "Posterize", "num_bits": max(4 - int(4 * (low + high) / 2), 1)},
         {"type": "Solarize", "threshold_range": (1 - high, 1 - low)},
+        {"type": "SolarizeAdd", "addition": (110 * low, 110 * high)},
         *(
             _either_way(low, high, partial(_jitter, what), lambda s: 1 + 0.9 * s)
             for what in ("brightness", "contrast", "saturation")

@@ -79,6 +79,10 @@ class ImageClassifier(BaseModel):
         """Layer-wise learning-rate decay is the network's."""
         return self.network.get_layer_depth(name, f"{prefix}network.")
 
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that the network's authors don't decay, besides one-dimensional ones."""
+        return {f"network.{name}" for name in self.network.no_weight_decay()}
+
     def _one_hot(self, samples: Samples, device: torch.device) -> Tensor:
         labels = torch.stack([sample.gt_label for sample in samples])
         classes = self.network.num_classes

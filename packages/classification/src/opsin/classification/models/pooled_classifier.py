@@ -49,6 +49,11 @@ class PooledClassifier(Classifier):
         """The backbone's layers; norm and head have its last one."""
         return self.backbone.get_layer_depth(name, f"{prefix}backbone.")
 
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that the backbone's authors don't decay, if it tells."""
+        told = getattr(self.backbone, "no_weight_decay", set)
+        return {f"backbone.{name}" for name in told()}
+
 
 def _channels(backbone: nn.Module, given: int | None) -> int:
     info = getattr(backbone, "feature_info", None)

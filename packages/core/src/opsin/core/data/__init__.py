@@ -2,6 +2,7 @@
 
 from opsin.core.data.dataset import Dataset
 from opsin.core.data.image import IMAGE_SUFFIXES, MAX_PIXELS, list_images, read_image, write_image
+from opsin.core.data.samplers import RepeatedAugmentation
 from opsin.core.data.transforms import Albumentations, LoadImage
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Albumentations",
     "Dataset",
     "LoadImage",
+    "RepeatedAugmentation",
     "list_images",
     "read_image",
     "write_image",

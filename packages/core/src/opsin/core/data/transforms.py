@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from opsin.core.data.image import read_image
 from opsin.core.data.resize import CropBetween, ShortestEdge
+from opsin.core.data.solarize_add import SolarizeAdd
 from opsin.core.errors import UserError, unknown
 from opsin.registry import TRANSFORMS
 
 Results = dict[str, Any]
 
-_OWN = {"CropBetween": CropBetween, "ShortestEdge": ShortestEdge}
+_OWN = {"CropBetween": CropBetween, "ShortestEdge": ShortestEdge, "SolarizeAdd": SolarizeAdd}
 
 # Entries with one row an object; they lose the rows of boxes that leave the picture.
 _PER_BOX = ("gt_bboxes_labels", "gt_ignore_flags", "gt_keypoints")

@@ -103,6 +103,11 @@ class Predictor:
 
     def infer(self, image: Image, path: Path) -> Any:
         """The model's result for one RGB image: pipeline, collate, `test_step`, first result."""
+        with torch.inference_mode():
+            return self.model.test_step(self.batch(image, path))[0]
+
+    def batch(self, image: Image, path: Path) -> Any:
+        """One RGB image as the batch that `test_step` takes."""
         pixels = image[..., ::-1].copy() if self.channels_reversed else image
         sample = {
             "img": pixels,
@@ -112,9 +117,7 @@ class Predictor:
             "ori_shape": image.shape[:2],
             "scale_factor": (1.0, 1.0),
         }
-        batch = pseudo_collate([self.pipeline(sample)])
-        with torch.inference_mode():
-            return self.model.test_step(batch)[0]
+        return pseudo_collate([self.pipeline(sample)])
 
     # The way of the files.
 
