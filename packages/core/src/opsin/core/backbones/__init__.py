@@ -2,7 +2,25 @@
 
 from importlib import import_module
 
-SYSTEMS = ("convnext", "vim")
+SYSTEMS = (
+    "agent_attention",
+    "convnext",
+    "crossvit",
+    "davit",
+    "efficientvit",
+    "focalnet",
+    "halonet",
+    "illama",
+    "mambamixer",
+    "maxvit",
+    "msvmamba",
+    "ninformer",
+    "poolformer",
+    "shvit",
+    "smt",
+    "van",
+    "vim",
+)
 
 for _name in SYSTEMS:
     import_module(f"{__name__}.{_name}")

@@ -3,6 +3,11 @@
 Importing this registers those that configs name.
 """
 
-from opsin.core.layers import layer_norm, simple_feature_pyramid
+from opsin.core.layers import (
+    efficient_channel_attention,
+    efficientvit_fpn,
+    layer_norm,
+    simple_feature_pyramid,
+)
 
-__all__ = ["layer_norm", "simple_feature_pyramid"]
+__all__ = ["efficient_channel_attention", "efficientvit_fpn", "layer_norm", "simple_feature_pyramid"]

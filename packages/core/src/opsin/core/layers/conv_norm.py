@@ -51,7 +51,7 @@ Norm = nn.BatchNorm1d | nn.BatchNorm2d
 @torch.no_grad()
 def fold_conv(conv: nn.Conv2d, norm: Norm) -> nn.Conv2d:
     """`norm(conv(x))` as one convolution with bias, by the norm's running statistics."""
-    scale, shift = _scale_and_shift(norm)
+    scale, shift = scale_and_shift(norm)
     settings: dict[str, Any] = {
         key: getattr(conv, key) for key in ("stride", "padding", "dilation", "groups", "padding_mode")
     }
@@ -66,7 +66,7 @@ def fold_conv(conv: nn.Conv2d, norm: Norm) -> nn.Conv2d:
 @torch.no_grad()
 def fold_linear(norm: Norm, linear: nn.Linear) -> nn.Linear:
     """`linear(norm(x))` as one linear layer with bias, by the norm's running statistics."""
-    scale, shift = _scale_and_shift(norm)
+    scale, shift = scale_and_shift(norm)
     folded = nn.Linear(linear.in_features, linear.out_features).to(linear.weight)
     folded.weight.copy_(linear.weight * scale)
     bias = linear.weight @ shift
@@ -74,8 +74,21 @@ def fold_linear(norm: Norm, linear: nn.Linear) -> nn.Linear:
     return folded.train(linear.training)
 
 
-def _scale_and_shift(norm: Norm) -> tuple[Tensor, Tensor]:
-    """A norm in evaluation is x * scale + shift."""
+@torch.no_grad()
+def fold_pointwise(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:
+    """`conv(norm(x))` of a 1x1 convolution without groups as one, by the norm's running statistics."""
+    scale, shift = scale_and_shift(norm)
+    folded = nn.Conv2d(conv.in_channels, conv.out_channels, 1).to(conv.weight)
+    folded.weight.copy_(conv.weight * scale.view(1, -1, 1, 1))
+    assert folded.bias is not None
+    bias = conv.weight.flatten(1) @ shift
+    folded.bias.copy_(bias if conv.bias is None else bias + conv.bias)
+    return folded.train(conv.training)
+
+
+@torch.no_grad()
+def scale_and_shift(norm: Norm) -> tuple[Tensor, Tensor]:
+    """A norm in evaluation is x * scale + shift; both (C,)."""
     assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     return scale, norm.bias - norm.running_mean * scale

@@ -2,7 +2,8 @@
 
 import math
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def init_linear(module: nn.Module, *, std: float = 0.02) -> None:
@@ -20,3 +21,10 @@ def init_conv_fan_out(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def init_scan_steps(bias: Tensor) -> None:
+    """Bias under the softplus of a selective scan: steps begin log-uniform in 0.001 to 0.1 (Mamba)."""
+    step = torch.empty_like(bias).uniform_(math.log(1e-3), math.log(0.1)).exp().clamp(min=1e-4)
+    bias.copy_(step + torch.log(-torch.expm1(-step)))  # softplus of this is `step`

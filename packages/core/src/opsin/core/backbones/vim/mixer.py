@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin.core.errors import unknown
+from opsin.core.layers.causal_conv import causal_conv1d
+from opsin.core.layers.weight_init import init_scan_steps
 from opsin.core.ops.selective_scan import selective_scan
 
 Direction = Literal["v2", "v1", "none"]
@@ -98,11 +100,9 @@ class BiMamba(nn.Module):
         for module in self.children():
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-        weight, bias = self.dt_proj.weight, self.dt_proj.bias
-        nn.init.uniform_(weight, -(self.split[0] ** -0.5), self.split[0] ** -0.5)
+        nn.init.uniform_(self.dt_proj.weight, -(self.split[0] ** -0.5), self.split[0] ** -0.5)
+        init_scan_steps(self.dt_proj.bias)
         with torch.no_grad():
-            step = torch.empty_like(bias).uniform_(math.log(1e-3), math.log(0.1)).exp().clamp(min=1e-4)
-            bias.copy_(step + torch.log(-torch.expm1(-step)))  # softplus of this is `step`
             nn.init.kaiming_uniform_(self.out_proj.weight, a=math.sqrt(5))
             self.out_proj.weight /= math.sqrt(self.depth)
 
@@ -128,12 +128,6 @@ class BiMamba(nn.Module):
         u = F.silu(causal_conv1d(u, conv1d.weight, conv1d.bias))
         low, B, C = x_proj(u).split(self.split, dim=-1)
         return u, F.linear(low, dt_proj.weight), B, C
-
-
-def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Depth-wise convolution along L of x (B, L, E) with weight (E, 1, K): step t sees t - K + 1 to t."""
-    padded = F.pad(x.transpose(1, 2), (weight.shape[2] - 1, 0))
-    return F.conv1d(padded, weight, bias, groups=weight.shape[0]).transpose(1, 2)
 
 
 def _scan(terms: tuple[Tensor, ...], z: Tensor, A_log: Tensor, D: Tensor, delta_bias: Tensor) -> Tensor:

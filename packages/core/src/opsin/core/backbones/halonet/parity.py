@@ -1,0 +1,93 @@
+"""How parity cases of timm's attention, block and networks are run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from opsin.core.backbones.halonet.attention import HaloAttention
+from opsin.core.backbones.halonet.blocks import HaloBlock
+from opsin.core.backbones.halonet.network import HaloNet, HaloNetClassifier
+from opsin.core.backbones.halonet.settings import ACTIVATIONS, ARCHS, DEFAULTS
+from opsin.core.parity import Case, adapter
+from opsin.core.published import place
+
+
+@adapter("halonet", r"halo_attn\.py HaloAttn")
+@torch.no_grad()
+def _attention_case(case: Case) -> dict[str, Tensor]:
+    skipped = ("feat_size", "device", "dtype")
+    settings = {key: value for key, value in case.built_with.items() if key not in skipped}
+    module = HaloAttention(**settings).eval()
+    place(module, case.state_dict())
+    (x,) = case.inputs().values()
+    return dict.fromkeys(case.meta["outputs"], module(x))
+
+
+@adapter("halonet", r"byo[ab]net\.py SelfAttnBlock")
+@torch.no_grad()
+def _block_case(case: Case) -> dict[str, Tensor]:
+    built_with, shapes = case.built_with, case.shapes
+    dim_head = shapes["self_attn.pos_embed.height_rel"][1]
+    inner, in_channels = shapes["conv1_1x1.conv.weight"][:2]
+    mixed = shapes["post_attn.weight"][0]
+    attention = {
+        "num_heads": shapes["self_attn.q.weight"][0] // dim_head,
+        "dim_head": dim_head,
+        "block_size": built_with.get("block_size", 8),
+        "halo_size": built_with.get("halo_size", 3),
+    }
+    block = HaloBlock(
+        in_channels,
+        inner,
+        shapes["conv3_1x1.conv.weight"][0],
+        stride=built_with.get("stride", 1),
+        act=ACTIVATIONS[built_with.get("act", "relu")],
+        drop_path_rate=0.0,
+        value_ratio=mixed / inner,
+        attention=attention,
+    ).eval()
+    place(block, case.state_dict())
+    (x,) = case.inputs().values()
+    return dict.fromkeys(case.meta["outputs"], block(x))
+
+
+def _case_arch(case: Case) -> tuple[dict[str, Any], int | Sequence[int] | None]:
+    """Settings of the network of a case, and its heads."""
+    built_with = case.built_with
+    found = re.search(r"byo[ab]net\.py (\w+)", case.source)
+    name = str(built_with.get("model_name", found[1] if found else "")).removeprefix("halonet_")
+    settings = {**DEFAULTS, **ARCHS[name]}
+    settings |= {key: built_with[key] for key in ("widths", "block_size", "halo_size") if key in built_with}
+    depths = list(built_with.get("depths", [len(blocks) for blocks in settings["blocks"]]))
+    if "depths" not in built_with and built_with.get("l3"):
+        depths[2] = built_with["l3"]
+    if depths != [len(blocks) for blocks in settings["blocks"]]:
+        settings["blocks"] = tuple("A" * depth for depth in depths)
+    if "r_b" in built_with:
+        settings["out_widths"] = tuple(int(width * built_with["r_b"]) for width in settings["widths"])
+    settings["value_ratio"] = built_with.get("r_v", settings["value_ratio"])
+    settings["final_width"] = built_with.get("d_f", settings["final_width"])
+    return settings, built_with.get("num_heads")
+
+
+@adapter("halonet", r"byoanet\.py")
+@torch.no_grad()
+def _network_case(case: Case) -> dict[str, Tensor]:
+    arch, num_heads = _case_arch(case)
+    (image,) = case.inputs().values()
+    wanted = list(case.meta["outputs"])
+    if all(re.search(r"\d$", name) for name in wanted):
+        backbone = HaloNet(arch, num_heads=num_heads).eval()
+        place(backbone, case.state_dict())
+        stem = wanted[0].rstrip("0123456789")
+        return {f"{stem}{stage}": stage_map for stage, stage_map in enumerate(backbone(image), 1)}
+    classes = case.shapes.get("head.fc.weight", (0,))[0]
+    model = HaloNetClassifier(arch, num_heads=num_heads, num_classes=classes).eval()
+    place(model, case.state_dict())
+    features = model.forward_features(image)
+    return {"features": features, "logits": model.forward_head(features)}
