@@ -3,7 +3,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from opsin.classification.models import ImageClassifier, MixupCutmix, PooledClassifier
+from opsin.classification.models import Distillation, ImageClassifier, MixupCutmix, PooledClassifier
 from opsin.core.errors import UserError
 from opsin.registry import MODELS
 
@@ -130,3 +130,65 @@ def test_layer_decay_reaches_through_the_wrappers():
     model = ImageClassifier(network)
     assert model.get_layer_depth("network.backbone.stages.3.0.gamma") == (4, 6)
     assert model.get_layer_depth("network.norm.bias") == (5, 6)
+
+
+class Opposite(Brightness):
+    """Calls class 0 what `Brightness` calls class 1."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).flip(1)
+
+
+class TwoHeads(Brightness):
+    """As networks with a head for a teacher: a pair of logits in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.distilled = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x: torch.Tensor):
+        logits = super().forward(x)
+        return (logits, logits.detach() + self.distilled) if self.training else logits
+
+
+@pytest.fixture
+def teacher(monkeypatch, brightness):
+    for network in (Opposite, TwoHeads):
+        monkeypatch.setitem(MODELS.module_dict, network.__name__, network)
+    return {"type": "opsin.Opposite"}
+
+
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_second_head_follows_the_teacher_and_not_the_label(teacher, kind):
+    distillation = {"type": "opsin.Distillation", "teacher": teacher, "kind": kind}
+    model = ImageClassifier({"type": "opsin.TwoHeads"}, distillation=distillation)
+    images, samples = torch.ones(4, 3, 4, 4), labelled(0, 0, 0, 0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    for _ in range(60):
+        optimizer.zero_grad()
+        model(images, samples, mode="loss")["loss"].backward()
+        optimizer.step()
+    likely = (torch.tensor([1.0, -1.0]) + model.network.distilled).argmax()
+    assert int(likely) == 1  # the teacher's; the label is 0
+
+
+def test_teacher_is_neither_saved_nor_trained(teacher):
+    convnext = {**CONVNEXT, "type": "opsin.ConvNeXtClassifier", "num_classes": 2}
+    model = ImageClassifier(teacher, distillation={"type": "opsin.Distillation", "teacher": convnext})
+    assert list(model.parameters()) == [] and model.state_dict() == {}
+    assert not any(parameter.requires_grad for parameter in model.distillation.teacher.parameters())
+
+
+def test_soft_distillation_is_zero_for_the_teachers_own_logits(teacher):
+    distillation = Distillation(teacher, "soft", alpha=1.0, tau=3.0)
+    images = torch.randn(2, 3, 4, 4)
+    assert float(distillation(images, Opposite()(images), torch.tensor(5.0))) == pytest.approx(0, abs=1e-6)
+
+
+def test_wrong_distillation_is_named(teacher):
+    with pytest.raises(UserError, match=r"no teacher.*model\.distillation"):
+        ImageClassifier({"type": "opsin.TwoHeads"})(torch.ones(1, 3, 4, 4), labelled(0), mode="loss")
+    with pytest.raises(UserError, match=r"medium.*hard"):
+        Distillation(teacher, "medium")
+    with pytest.raises(UserError, match=r"alpha=1\.5"):
+        Distillation(teacher, alpha=1.5)

@@ -1,6 +1,5 @@
 # CrossViT-Ti on ImageNet-1K as published: 300 epochs at 240 pixels, total batch 4096, 73.4 top-1. The other
-# variants change arch and multi_conv alone. Repeated augmentation (each picture three times in a third of the
-# steps) is the one part of the recipe that is not here.
+# variants change arch and multi_conv alone.
 _base_ = ["./_base_/imagenet_224.py"]
 
 train_pipeline = [
@@ -22,7 +21,9 @@ test_pipeline = [
     dict(type="EvaluationCrop", size=240, crop_ratio=0.875),
     dict(type="PackClassification"),
 ]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(
+    sampler=dict(_delete_=True, type="RepeatedAugmentation"), dataset=dict(pipeline=train_pipeline)
+)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 

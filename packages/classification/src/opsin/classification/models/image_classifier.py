@@ -28,6 +28,8 @@ class ImageClassifier(BaseModel):
             `label_smoothing`, goes under the name `opsin.SoftTargetCrossEntropy`.
         batch_augmentation: a module that changes images and target probabilities of a training batch
             (`dict(type='opsin.MixupCutmix')`), or None.
+        distillation: a teacher (`dict(type='opsin.Distillation', teacher=…)`), or None. A network that gives
+            two tensors of logits in training has a head of its own for it, the second.
         data_preprocessor, init_cfg: see mmengine's `BaseModel`.
     """
 
@@ -36,6 +38,7 @@ class ImageClassifier(BaseModel):
         network: dict[str, Any],
         loss: dict[str, Any] | None = None,
         batch_augmentation: dict[str, Any] | None = None,
+        distillation: dict[str, Any] | None = None,
         data_preprocessor: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
@@ -43,6 +46,7 @@ class ImageClassifier(BaseModel):
         self.network = MODELS.build(network)
         self.criterion = MODELS.build(loss or {"type": "opsin.SoftTargetCrossEntropy"})
         self.batch_augmentation = MODELS.build(batch_augmentation) if batch_augmentation else None
+        self.distillation = MODELS.build(distillation) if distillation else None
 
     def forward(
         self,
@@ -60,11 +64,25 @@ class ImageClassifier(BaseModel):
         return self.predict(logits, data_samples) if mode == "predict" else logits
 
     def loss(self, images: Tensor, samples: Samples) -> dict[str, Tensor]:
-        """The training loss of a batch, after batch augmentation."""
+        """The training loss of a batch, after batch augmentation.
+
+        Raises:
+            UserError: for a label that the network lacks, or a head for a teacher without a teacher.
+        """
         targets = self._one_hot(samples, images.device)
         if self.batch_augmentation is not None:
             images, targets = self.batch_augmentation(images, targets)
-        return {"loss": self.criterion(self.network(images), targets)}
+        outputs = self.network(images)
+        logits, distilled = outputs if isinstance(outputs, tuple) else (outputs, outputs)
+        loss = self.criterion(logits, targets)
+        if self.distillation is not None:
+            loss = self.distillation(images, distilled, loss)
+        elif distilled is not logits:
+            raise UserError(
+                "the network has a head that follows a teacher, and there is no teacher",
+                "set model.distillation, or model.network.distillation=False",
+            )
+        return {"loss": loss}
 
     def predict(self, logits: Tensor, samples: Samples | None) -> Samples:
         """Logits (N, C) to data samples that carry scores and label."""
