@@ -1,6 +1,7 @@
 """Opsin's backbones, small, as configs name them: the same arguments make the classifier of the family.
 
-A key is the system's module, with a host after a dot where one system has several. Small means a few thousand parameters and a forward of milliseconds at 64 pixels.
+A key is the system's module, with a host after a dot where one system has several. Small means a few thousand
+parameters and a forward of milliseconds at 64 pixels.
 """
 
 from typing import Any
@@ -80,6 +81,10 @@ BACKBONES: dict[str, dict[str, Any]] = {
         "arch": {"dim": 8, "depths": (1, 1, 2, 1), "channel_mixer": "selective"},
         "channel_length": 9,
     },
+    "mambaout": {
+        "type": "opsin.MambaOut",
+        "arch": {"depths": (1, 1, 2, 1), "dims": (8, 12, 16, 20)},
+    },
     "maxvit": {
         "type": "opsin.MaxViT",
         "arch": {"stem_width": 8, "depths": (1, 1, 1, 1), "embed_dims": (8, 8, 16, 16)},
@@ -132,6 +137,15 @@ BACKBONES: dict[str, dict[str, Any]] = {
         "arch": {"embed_dim": 8, "depth": 4, "num_heads": 2},
         "mlp_ratio": 1,
         "img_size": 96,
+    },
+    "eca_net": {
+        "type": "opsin.ECAResNet",
+        "arch": {
+            "block": "bottleneck",
+            "depths": (1, 1, 2, 1),
+            "widths": (4, 4, 8, 8),
+            "k_sizes": (3, 3, 5, None),
+        },
     },
     "halonet": {
         "type": "opsin.HaloNet",

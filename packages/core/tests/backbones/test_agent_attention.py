@@ -24,6 +24,7 @@ from opsin.core.backbones.agent_attention.attention import AgentMixer
 from opsin.core.backbones.agent_attention.cswin import AgentStripes, SoftmaxStripes, Stripes
 from opsin.core.backbones.agent_attention.plan import agent_blocks
 from opsin.core.backbones.agent_attention.pvt import AgentReducedAttention, ReducedAttention
+from opsin.core.backbones.agent_attention.swin import ShiftedWindowAttention
 from opsin.core.errors import UserError
 from opsin.core.parity import Case, find_adapter, run_case
 from opsin.core.published import load_published
@@ -324,7 +325,7 @@ def test_pooling_is_the_only_bottleneck():
 def test_cost_grows_linearly_with_the_tokens():
     attention = AgentAttention(48, 3, 49, (16, 16)).eval()
     costs = []
-    for side in (16, 32):
+    for side in (32, 64):
         with FlopCounterMode(display=False) as counter:
             attention(normal(1, side * side, 48), (side, side))
         costs.append(counter.get_total_flops())
@@ -408,6 +409,17 @@ def test_windows_are_clamped_in_the_classifier_only():
     assert [[attn.window[0] for attn in stages] for stages in of_stage] == [[6, 3], [7, 7]]
     assert [[attn.shift[0] for attn in stages] for stages in of_stage] == [[0, 0], [3, 3]]
     assert large.layers[3].blocks[0].attn.window == (12, 12)
+
+
+@torch.no_grad()
+def test_shifted_windows_keep_opposite_borders_apart():
+    attention = shaken(ShiftedWindowAttention(8, 2, 4, 2))
+    x = normal(1, 8 * 10, 8)
+    other = x.clone()
+    other[0, 0] += 1  # the top-left pixel, which the shift brings into one window with all other corners
+    changed = (attention.attend(other, (8, 10)) - attention.attend(x, (8, 10))).abs().amax(2) > 1e-6
+    rows, columns = changed.unflatten(1, (8, 10))[0].nonzero().t()
+    assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 
 def test_stripes_stop_at_borders_and_the_last_one_may_be_narrower():

@@ -431,7 +431,7 @@ def test_another_models_file_is_refused():
     ("build", "message"),
     [
         (lambda: FocalNet("tiny_slf"), "tiny_slf.*tiny_srf"),
-        (lambda: FocalNetClassifier({"depths": (1, 1)}), "lacks depths or embed_dim"),
+        (lambda: FocalNetClassifier({"depths": (1, 1)}), "lacks embed_dim"),
         (lambda: FocalNet(SMALL, focal_window=9), "focal_window'.*focal_windows"),
         (lambda: FocalNet(SMALL, focal_windows=4), "focal_windows 4 must be odd"),
         (lambda: FocalNet(SMALL, focal_windows=(9, 9)), "for each of 4 stages"),

@@ -371,11 +371,9 @@ def to_timm(name):
 
 
 def to_mmpretrain(name):
-    return (
-        "head.fc." + name[5:]
-        if name.startswith("head.")
-        else "backbone." + name.replace("norm.", "norm6.", name[:5] == "norm.")
-    )
+    if name.startswith("head."):
+        return name.replace("head.", "head.fc.")
+    return "backbone." + re.sub(r"^norm\.", "norm6.", name)
 
 
 @pytest.mark.parametrize("rename", [str, to_timm, to_mmpretrain], ids=["authors", "timm", "mmpretrain"])

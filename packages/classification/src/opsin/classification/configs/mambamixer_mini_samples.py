@@ -4,7 +4,7 @@ _base_ = ["./_base_/samples.py"]
 model = dict(
     network=dict(
         type="ViM2Classifier",
-        arch=dict(dim=24, depths=(1, 1, 1, 1), channel_mixer="selective"),
+        arch=dict(dim=16, depths=(1, 1, 1, 1), channel_mixer="selective"),
         num_classes=4,
     ),
 )

@@ -1,7 +1,7 @@
 """The soft mask of iLLaMA's training: attention begins bidirectional and becomes causal.
 
-Under a causal mask from the first step on, training collapses or learns badly; so the mask's upper half
-begins at 1 and is taken back over the first epochs.
+The paper finds that a causal mask from the first step on trains worse; so the mask's upper half begins at 1
+and is taken back over the first epochs.
 """
 
 from __future__ import annotations

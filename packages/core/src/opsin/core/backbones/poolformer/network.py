@@ -308,8 +308,8 @@ class MetaFormerClassifier(Network, Classifier):
         given = authors_names(tensors)
         if is_of_timm(tensors):
             warnings.warn(TIMM_DIFFERS, stacklevel=2)
-        last = f"norm{self.positions[-1]}."  # mmpretrain numbers the final norm
-        return {re.sub(f"^{last}", "norm.", name): tensor for name, tensor in given.items()}
+        last = rf"^norm{self.positions[-1]}\."  # mmpretrain numbers the final norm
+        return {re.sub(last, "norm.", name): tensor for name, tensor in given.items()}
 
 
 register_models(
