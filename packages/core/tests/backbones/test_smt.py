@@ -31,6 +31,11 @@ SMALL = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -159,6 +164,7 @@ def test_modulation_takes_any_map_and_its_cost_is_linear_in_pixels():
 @torch.no_grad()
 def test_each_group_sees_exactly_one_channel_of_every_head():
     module, x = ScaleAwareModulation(12, 4).eval(), torch.randn(1, 6, 6, 12)
+    nn.init.ones_(module.proj0.weight)
     seen = []
     module.proj0.register_forward_hook(lambda module, inputs, output: seen.append(output[0]))
     for head in range(4):

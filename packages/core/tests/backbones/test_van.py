@@ -17,6 +17,11 @@ CASES = sorted((Path(__file__).parents[1] / "parity" / "van").glob("*.json"))
 SMALL = {"embed_dims": (8, 12, 16, 20), "depths": (1, 1, 2, 1), "mlp_ratios": (2, 2, 2, 2)}
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -246,7 +251,6 @@ def to_mmpretrain(name: str) -> str:
 
 @pytest.mark.parametrize("rename", [str, to_mmpretrain], ids=["authors", "mmpretrain"])
 def test_classifier_files_load_into_classifier_and_backbone(tmp_path, rename):
-    torch.manual_seed(0)
     source = VANClassifier(SMALL, num_classes=4)
     source.train()(torch.randn(4, 3, 64, 64))
     tensors = {rename(name): tensor for name, tensor in source.state_dict().items()}

@@ -578,7 +578,10 @@ class ECAMobileNetV2Classifier(MobileTrunk, Classifier):
 register_models(
     "eca-net",
     ECAResNetClassifier,
-    {f"eca_resnet{arch}": {"arch": arch} for arch in ARCHS},
+    {
+        **{f"eca_resnet{arch}": {"arch": arch} for arch in ARCHS},
+        "eca_resnet50_k3377": {"arch": "50", "k_sizes": (3, 3, 7, 7)},  # in the authors' detectors
+    },
     backbone=ECAResNet,
 )
 register_models("eca-net", ECAMobileNetV2Classifier, {"eca_mobilenetv2": {}}, backbone=ECAMobileNetV2)

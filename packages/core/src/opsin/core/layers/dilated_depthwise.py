@@ -44,7 +44,7 @@ def _phases(x: Tensor, step: int) -> Tensor:
     return x.permute(0, 2, 4, 5, 1, 3).flatten(0, 2)
 
 
-def _interleave(x: Tensor, step: int, size: tuple[int, int]) -> Tensor:
+def _interleave(x: Tensor, step: int, size: torch.Size) -> Tensor:
     """The way back from `_phases`, cut to `size` (H, W)."""
     x = x.unflatten(0, (-1, step, step)).permute(0, 4, 1, 5, 2, 3)  # N, rows, step, columns, step, C
     x = x.flatten(3, 4).flatten(1, 2)[:, : size[0], : size[1]]

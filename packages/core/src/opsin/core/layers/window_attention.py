@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from opsin.core.layers.attention import Attention
 from opsin.core.layers.biased_attention import biased_attention
 from opsin.core.layers.relative_bias import relative_position_index
+from opsin.core.layers.weighted_attention import weighted_attention
 
 
 class WindowAttention(Attention):
@@ -47,10 +48,11 @@ class WindowAttention(Attention):
         """What is added to the logits for positions, (heads, N, N)."""
         return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
         """(B * windows, N, C), windows of an image together, to the same shape.
 
-        `mask` (windows, N, N) is added to the logits of all heads.
+        `weights`, broadcast to (B * windows, heads, N, N), multiply the logits before position bias and
+        `mask` (windows, N, N) are added to those of all heads.
         """
         bias = self.position_bias()[None]
         if mask is not None:
@@ -58,4 +60,8 @@ class WindowAttention(Attention):
             bias = bias.expand(len(x) // len(mask), -1, -1, -1, -1).flatten(0, 1)
         q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         scale = q.shape[-1] ** -0.5 if self.scale is None else self.scale
-        return self.proj(biased_attention(q, k, v, bias, scale).transpose(1, 2).flatten(2))
+        if weights is None:
+            y = biased_attention(q, k, v, bias, scale)
+        else:
+            y = weighted_attention(q, k, v, weights, scale, bias)
+        return self.proj(y.transpose(1, 2).flatten(2))

@@ -74,8 +74,9 @@ class AgentMixer(nn.Module):
         side = math.isqrt(agent_num)
         if side * side != agent_num or not agent_num:
             raise UserError(f"agent_num {agent_num} is not a square number", "agents are pooled to a square")
-        self.num_heads, self.size, self.class_token = num_heads, size, class_token
-        self.agent_shape = (side, side) if agent_shape is None else agent_shape
+        self.num_heads, self.class_token = num_heads, class_token
+        self.size = (size[0], size[1])  # configs may give lists
+        self.agent_shape = (side, side) if agent_shape is None else (agent_shape[0], agent_shape[1])
         self.scale_exponent = scale_exponent
         (rows, columns), (key_rows, key_columns) = size, key_size or size
         shapes = {
