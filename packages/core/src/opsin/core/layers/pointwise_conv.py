@@ -5,17 +5,18 @@ from torch.nn import functional as F
 
 
 class PointwiseConv(nn.Conv2d):
-    """1x1 convolution with bias, named and shaped as `nn.Conv2d`, computed as a matrix product of the pixels.
+    """1x1 convolution, named and shaped as `nn.Conv2d`, computed as a matrix product of the pixels.
 
     On maps in channels-last memory nothing is copied, and on a CPU it is faster, most of all backwards.
 
     Args:
         in_channels: channels in.
         out_channels: channels out.
+        bias: whether it has a bias.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 1)
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, H, W), channels-last in memory."""

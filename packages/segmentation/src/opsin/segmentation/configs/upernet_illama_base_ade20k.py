@@ -1,7 +1,7 @@
 # iLLaMA-B with UPerNet on ADE20K. The paper reports this task without its recipe, so pyramid and schedule are
 # ours (the schedule is ConvNeXt's); the mask is causal throughout. Give the weights with
 # model.backbone.init_cfg.type=opsin.Published model.backbone.init_cfg.checkpoint=illama-base-in1k-81.6.pth
-_base_ = ["./_base_/upernet_ade20k.py"]
+_base_ = ["./_base_/upernet_ade20k_160k.py"]
 
 dims = [768, 768, 768, 768]
 model = dict(
@@ -10,17 +10,9 @@ model = dict(
     auxiliary_head=dict(in_channels=dims[2]),
 )
 
-max_iters = 160000
-train_dataloader = dict(batch_size=16)
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=16000)
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     constructor="opsin.LayerDecayConstructor",
     paramwise_cfg=dict(decay=0.9),
 )
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-6, by_epoch=False, begin=0, end=1500),
-    dict(type="PolyLR", power=1.0, eta_min=0.0, by_epoch=False, begin=1500, end=max_iters),
-]
-default_hooks = dict(checkpoint=dict(interval=16000))

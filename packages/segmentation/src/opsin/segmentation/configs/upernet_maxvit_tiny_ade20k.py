@@ -1,6 +1,6 @@
 # MaxViT-T with UPerNet on ADE20K. Not published: the schedule is that of ConvNeXt's authors. Crops of 512 are
 # no multiple of the 7x7 windows and grid; what is added to fit them is masked.
-_base_ = ["./_base_/upernet_ade20k.py"]
+_base_ = ["./_base_/upernet_ade20k_160k.py"]
 
 dims = [64, 128, 256, 512]
 model = dict(
@@ -9,17 +9,9 @@ model = dict(
     auxiliary_head=dict(in_channels=dims[2]),
 )
 
-max_iters = 160000
-train_dataloader = dict(batch_size=16)
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=16000)
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     constructor="opsin.LayerDecayConstructor",
     paramwise_cfg=dict(decay=0.9),
 )
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-6, by_epoch=False, begin=0, end=1500),
-    dict(type="PolyLR", power=1.0, eta_min=0.0, by_epoch=False, begin=1500, end=max_iters),
-]
-default_hooks = dict(checkpoint=dict(interval=16000))

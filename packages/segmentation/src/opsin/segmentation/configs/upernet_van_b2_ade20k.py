@@ -1,7 +1,7 @@
 # VAN-B2 with UPerNet on ADE20K as published: 50.1 mIoU (several scales) from ImageNet-1K weights. Give
 # these with model.backbone.init_cfg.type=opsin.Published model.backbone.init_cfg.checkpoint=FILE. B3
 # changes drop_path_rate to 0.3, B4 to 0.4 and the batch to 32.
-_base_ = ["./_base_/upernet_ade20k.py"]
+_base_ = ["./_base_/upernet_ade20k_160k.py"]
 
 dims = [64, 128, 320, 512]
 sync_bn = "torch"  # where several processes train
@@ -12,17 +12,9 @@ model = dict(
     test_cfg=dict(_delete_=True, mode="whole"),
 )
 
-max_iters = 160000
-train_dataloader = dict(batch_size=16)
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=16000)
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01),
     # layer scales and the biases of convolutions decay, as published
     paramwise_cfg=dict(custom_keys={"norm": dict(decay_mult=0.0)}),
 )
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-6, by_epoch=False, begin=0, end=1500),
-    dict(type="PolyLR", power=1.0, eta_min=0.0, by_epoch=False, begin=1500, end=max_iters),
-]
-default_hooks = dict(checkpoint=dict(interval=16000))

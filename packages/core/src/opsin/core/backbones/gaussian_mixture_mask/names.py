@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-
-from torch import Tensor
+from collections.abc import Sequence
 
 from opsin.core.published import Tensors
 
@@ -17,6 +16,7 @@ Renames = tuple[tuple[str, str], ...]
 
 # the frozen table of the Gaussian of width 1, of the whole network and once more in every layer
 BASE = re.compile(r"^mask(s\.\d+|_\d+)?$|\.mask\.mask$")
+PATCHES = "patch_embed.proj.weight"
 AROUND: Renames = (
     (r"^to_patch_embedding\.\d+\.", "patch_embed.proj."),
     (r"^pos_embedding$", "pos_embed"),
@@ -38,31 +38,26 @@ def rename(name: str, renames: Renames) -> str:
     return name
 
 
-def own_names(tensors: Tensors, blocks: Renames) -> Tensors:
+def own_names(tensors: Tensors, blocks: Renames, kernel: Sequence[int]) -> Tensors:
     """Tensors of the authors' ViT, CaiT or PiT under own names; others keep theirs.
 
     Args:
         tensors: published tensors.
         blocks: how the host's blocks are called.
+        kernel: shape (channels, p, p) of the convolution that stands for a linear layer of patches.
     """
     renamed = {
         rename(n, (*AROUND, *blocks, *INSIDE) if is_published(n) else ()): t for n, t in tensors.items()
     }
-    weight = renamed.get("patch_embed.proj.weight")
-    if weight is not None and weight.ndim == 2:
-        renamed["patch_embed.proj.weight"] = patches_as_kernel(weight)
+    weight = renamed.get(PATCHES)
+    if weight is not None and weight.ndim == 2 and weight.shape[1] == math.prod(kernel):
+        renamed[PATCHES] = weight.unflatten(1, (*kernel[1:], kernel[0])).permute(0, 3, 1, 2)
     return renamed
 
 
 def is_published(name: str) -> bool:
     """Whether a name of ViT, CaiT or PiT is the authors' and not our own."""
     return re.match(r"(to_patch|pos_embedding|mlp_head|(\w+_)?transformer\.|layers\.)", name) is not None
-
-
-def patches_as_kernel(weight: Tensor, channels: int = 3) -> Tensor:
-    """A linear layer (C, p * p * channels) of patches, pixel by pixel, as a convolution (C, channels, p, p)."""
-    side = math.isqrt(weight.shape[1] // channels)
-    return weight.unflatten(1, (side, side, channels)).permute(0, 3, 1, 2)
 
 
 def without_base(tensors: Tensors, *, learned: bool) -> Tensors:

@@ -50,6 +50,7 @@ class ViTTrunk(PlainTrunk):
     """What backbone and classifier share: patches, positions, perhaps a class token, blocks."""
 
     grid: Grid
+    cls_token: nn.Parameter | None
 
     def build(
         self,
@@ -105,7 +106,8 @@ class ViTTrunk(PlainTrunk):
 
     def authors_tensors(self, tensors: Tensors) -> Tensors:
         """Tensors of the authors' file under own names, without frozen tables."""
-        return without_base(own_names(tensors, BLOCK_NAMES), learned=self.mask.kind == "elm")
+        named = own_names(tensors, BLOCK_NAMES, self.patch_embed.proj.weight.shape[1:])
+        return without_base(named, learned=self.mask.kind == "elm")
 
 
 @MODELS.register_module()
