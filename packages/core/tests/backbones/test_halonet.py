@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from opsin.core import create_model
 from opsin.core.backbones.halonet import ARCHS, HaloAttention, HaloBlock, HaloNet, HaloNetClassifier
-from opsin.core.backbones.halonet.attention import neighbourhoods, round_to_8
+from opsin.core.backbones.halonet.attention import round_to_8
 from opsin.core.errors import UserError
 from opsin.core.parity import Case, find_adapter, run_case
 from opsin.core.published import load_published, place
@@ -205,15 +205,6 @@ def test_keys_beyond_the_map_stay_zero_whatever_the_bias():
     nn.init.normal_(module.kv.bias)
     x = torch.randn(1, 8, 8, 8)
     assert torch.allclose(module(x), by_definition(module, x), atol=1e-6)
-
-
-@pytest.mark.parametrize(("block", "halo"), [(4, 0), (4, 1), (4, 2), (3, 2), (2, 3)])
-def test_neighbourhoods_are_the_blocks_of_unfold(block, halo):
-    size = block + 2 * halo
-    x = torch.randn(2, 4 * block, 3 * block, 5)
-    padded = F.pad(x, (0, 0, halo, halo, halo, halo))
-    wanted = padded.unfold(1, size, block).unfold(2, size, block).permute(0, 1, 2, 4, 5, 3)
-    assert torch.equal(neighbourhoods(x, block, halo), wanted)
 
 
 def test_widths_round_to_eight_but_never_lose_a_tenth():

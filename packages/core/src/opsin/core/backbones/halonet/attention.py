@@ -1,9 +1,7 @@
 """Blocked local self-attention with halo.
 
-A neighbourhood is w / b pieces a side, so laying them out is two concatenations of views, whose gradient is a
-few additions of slices. All products of query and row, and of query and column, come from one product with
-each table and are read off along the diagonals without a copy; their sum is written once, as the mask of a
-fused attention.
+All products of query and row, and of query and column, come from one product with each table and are read
+off along the diagonals without a copy; their sum is written once, as the mask of a fused attention.
 
 Letters: B blocks of all images, n heads, y x query in its block, u v key in its window, w keys on a side of
 it, d width of a query, e width of a value, s stride.
@@ -16,35 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin.core.errors import UserError
+from opsin.core.layers.neighbourhoods import neighbourhoods
 from opsin.registry import MODELS
-
-
-def overlapping(x: Tensor, dim: int, step: int, size: int) -> Tensor:
-    """Cuts axis `dim` into overlapping pieces of `size`, one each `step`: (…, S, …) to (…, pieces, size, …).
-
-    Args:
-        x: the tensor; S is (pieces - 1) * step + ceil(size / step) * step, of which the last may be unused.
-        dim: the axis, not negative.
-        step: cells between the beginnings of two pieces.
-        size: cells of a piece.
-    """
-    parts = -(-size // step)
-    pieces = x.shape[dim] // step - (parts - 1)
-    shifted = [
-        x.narrow(dim, part * step, pieces * step)
-        .unflatten(dim, (pieces, step))
-        .narrow(dim + 1, 0, min(step, size - part * step))
-        for part in range(parts)
-    ]
-    return torch.cat(shifted, dim + 1)
-
-
-def neighbourhoods(x: Tensor, block: int, halo: int) -> Tensor:
-    """(N, H, W, C) to every block with its halo, (N, H / b, W / b, w, w, C); beyond the map are zeros."""
-    size = block + 2 * halo
-    after = -(-size // block) * block - block - halo
-    x = F.pad(x, (0, 0, halo, after, halo, after))
-    return overlapping(overlapping(x, 1, block, size), 3, block, size).transpose(2, 3)
 
 
 class RelativePosition(nn.Module):
@@ -165,7 +136,7 @@ class HaloAttention(nn.Module):
         q = q.reshape(images, rows, side, columns, side, heads, -1).permute(0, 1, 3, 5, 2, 4, 6)
         q = q.flatten(0, 2).contiguous()  # B n y x d
         position = self.pos_embed(q).flatten(2, 3).flatten(3)
-        kv = neighbourhoods(kv, self.block_size, self.halo_size)
+        kv = neighbourhoods(kv, (self.block_size,) * 2, (self.halo_size,) * 2)
         kv = kv.unflatten(5, (heads, -1)).permute(0, 1, 2, 5, 3, 4, 6).flatten(0, 2).flatten(2, 3)
         k, v = kv.split((self.dim_head, self.value_width), dim=-1)
         y = attention_of_two_widths(q.flatten(2, 3), k, v, position)
