@@ -92,6 +92,17 @@ BACKBONES: dict[str, dict[str, Any]] = {
         "grid_size": (2, 3),
         "head_dim": 4,
     },
+    "moh": {
+        "type": "opsin.MoHViT",
+        "arch": {
+            "embed_dims": (8, 16, 16, 24),
+            "depths": (1, 1, 2, 1),
+            "num_heads": (2, 4, 4, 6),
+            "shared_heads": (2, 1, 0, 2),
+            "routed_heads": (0, 2, 2, 2),
+            "mlp_ratios": (2, 2, 2, 2),
+        },
+    },
     "msvmamba": {
         "type": "opsin.MSVMamba",
         "arch": {"dims": 8, "depths": (1, 1, 1, 1)},
@@ -147,6 +158,52 @@ BACKBONES: dict[str, dict[str, Any]] = {
             "k_sizes": (3, 3, 5, None),
         },
     },
+    "gaussian_mixture_mask": {
+        "type": "opsin.MaskedViT",
+        "arch": {"embed_dim": 16, "depth": 4, "num_heads": 2, "head_dim": 4, "mlp_ratio": 2},
+        "img_size": 64,
+    },
+    "gaussian_mixture_mask.swin": {
+        "type": "opsin.MaskedSwin",
+        "arch": {
+            "embed_dim": 8,
+            "depths": (2, 1, 2, 1),
+            "num_heads": (1, 2, 2, 2),
+            "window_size": 3,
+            "mlp_ratio": 2,
+        },
+        "img_size": 64,
+        "patch_size": 4,
+    },
+    "gaussian_mixture_mask.cait": {
+        "type": "opsin.MaskedCaiT",
+        "arch": {
+            "embed_dim": 16,
+            "depth": 4,
+            "cls_depth": 1,
+            "num_heads": 2,
+            "head_dim": 4,
+            "hidden_dim": 16,
+        },
+        "img_size": 64,
+    },
+    "gaussian_mixture_mask.pit": {
+        "type": "opsin.MaskedPiT",
+        "arch": {
+            "embed_dim": 8,
+            "depths": (1, 2, 1),
+            "num_heads": (1, 2, 2),
+            "head_dim": 6,
+            "mlp_ratio": 2,
+        },
+        "img_size": 64,
+        "mask": "none",  # the class token reads the last block past the mask, which then has no gradient
+    },
+    "gaussian_mixture_mask.t2t": {
+        "type": "opsin.MaskedT2T",
+        "arch": {"embed_dim": 16, "depth": 4, "num_heads": 2, "mlp_ratio": 2, "token_dim": 8},
+        "img_size": 64,
+    },
     "halonet": {
         "type": "opsin.HaloNet",
         "arch": {
@@ -166,10 +223,39 @@ BACKBONES: dict[str, dict[str, Any]] = {
         "type": "opsin.MetaFormer",
         "arch": {"layers": (1, 1, 2, 1), "embed_dims": (8, 12, 16, 24), "layer_scale_init_value": 1.0},
     },
+    "tic": {
+        "type": "opsin.TiC",
+        "arch": {
+            "dims": (8, 8, 16, 16),
+            "depths": (1, 2, 1, 1),
+            "num_heads": (2, 2, 2, 4),
+            "kernel_sizes": (5, 3, 3, 3),
+        },
+    },
     "vim": {
         "type": "opsin.VisionMamba",
         "arch": {"embed_dim": 16, "depth": 4},
         "img_size": 96,
+    },
+    "vsa": {
+        "type": "opsin.ViTAEv2VSA",
+        "arch": {
+            "embed_dims": (4, 4, 8, 8),
+            "token_dims": (8, 8, 16, 16),
+            "nc_depth": (1, 1, 2, 1),
+            "nc_heads": (2, 2, 2, 4),
+            "rc_heads": (2, 2, 2, 4),
+            "nc_group": (1, 2, 4, 8),
+            "rc_group": (1, 2, 4, 4),
+            "window_size": 3,
+            "mlp_ratio": 2,
+        },
+    },
+    "vsa.swin": {
+        "type": "opsin.SwinVSA",
+        "arch": {"embed_dim": 4, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 2, 4)},
+        "window_size": 3,
+        "mlp_ratio": 2,
     },
 }
 

@@ -125,6 +125,26 @@ def test_ninformer_trains_tests_and_predicts(cifar10, tmp_path):
     assert record["class"] in NAMES
 
 
+def test_a_masked_swin_learns_in_three_epochs(cifar10, tmp_path):
+    overrides = [
+        f"{split}_dataloader.{key}"
+        for split in ("train", "val", "test")
+        for key in ("num_workers=0", "persistent_workers=False", "batch_size=10")
+    ]
+    cfg = load_config(
+        "gmm_vit_cifar10",
+        data=cifar10,
+        overrides=[*overrides, "train_cfg.max_epochs=3", "param_scheduler=[]"],
+    )
+    arch = {"embed_dim": 16, "depths": (1, 1), "num_heads": (2, 2), "window_size": 4, "mlp_ratio": 2}
+    cfg.model.network.update(type="MaskedSwinClassifier", arch=arch)
+    cfg.model.batch_augmentation = None
+    cfg.optim_wrapper.optimizer.lr = 5e-3
+    losses = train(cfg, tmp_path).message_hub.get_scalar("train/loss").data[0]
+    assert len(losses) == 30 and losses[20:].mean() < losses[:10].mean()
+    assert "accuracy/top1" in evaluate(cfg, tmp_path / "epoch_3.pth")
+
+
 def test_the_published_test_is_augmented_like_the_training():
     plain, published = (load_config(f"ninformer_cifar10{end}") for end in ("", "_augmented_test"))
     assert published.test_dataloader.dataset.pipeline == plain.train_dataloader.dataset.pipeline

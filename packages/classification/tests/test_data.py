@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from opsin.classification.datasets import EvaluationCrop, ImageFolder, PackClassification, RandAugment
+from opsin.classification.datasets import (
+    AutoAugment,
+    EvaluationCrop,
+    ImageFolder,
+    PackClassification,
+    RandAugment,
+)
+from opsin.classification.datasets.auto_augment import POLICIES
 from opsin.classification.samples import write
 from opsin.core.data import list_images, read_image
 from opsin.core.errors import UserError
@@ -127,6 +134,31 @@ def test_rand_augment_moves_by_its_magnitude():
     assert mean_change(2) < mean_change(10)
     with pytest.raises(UserError, match="magnitude=11"):
         RandAugment(magnitude=11)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_auto_augment_has_25_pairs_and_follows_numpys_generator(policy):
+    augment, image = AutoAugment(policy), gradient(32, 32)
+
+    def augmented(seed: int) -> np.ndarray:
+        np.random.seed(seed)
+        return augment.transform({"img": image.copy()})["img"]
+
+    (choice,) = augment.compose.transforms
+    assert [len(pair.transforms) for pair in choice.transforms] == [2] * 25
+    results = [augmented(seed) for seed in range(60)]
+    assert all(result.shape == image.shape and result.dtype == np.uint8 for result in results)
+    assert np.array_equal(augmented(5), results[5])
+    assert len({result.tobytes() for result in results}) > 20
+
+
+def test_auto_augment_does_its_operations_with_their_chances_and_strengths():
+    (choice,) = AutoAugment("imagenet").compose.transforms
+    posterize, rotate = choice.transforms[0].transforms
+    assert (posterize.p, posterize.num_bits, rotate.p) == (0.4, (4, 4), 0.6)
+    assert [turn.rotate for turn in rotate.transforms] == [(30, 30), (-30, -30)]
+    with pytest.raises(UserError, match=r"imagnet.*imagenet"):
+        AutoAugment("imagnet")
 
 
 def test_samples_are_the_same_for_the_same_seed_and_share_nothing_between_splits(tmp_path):

@@ -132,6 +132,44 @@ def test_layer_decay_reaches_through_the_wrappers():
     assert model.get_layer_depth("network.norm.bias") == (5, 6)
 
 
+class Shy(Brightness):
+    """Has a loss of its own: bright pictures cost."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.brightness = x.mean()
+        return super().forward(x)
+
+    def auxiliary_losses(self) -> dict[str, torch.Tensor]:
+        return {"loss_brightness": 0.1 * self.brightness}
+
+
+def test_losses_of_the_network_are_added(monkeypatch, brightness):
+    monkeypatch.setitem(MODELS.module_dict, "Shy", Shy)
+    images, samples = torch.full((2, 3, 4, 4), 3.0), labelled(0, 1)
+    plain = ImageClassifier(brightness)(images, samples, mode="loss")
+    model = ImageClassifier({"type": "opsin.Shy"})
+    losses = model(images, samples, mode="loss")
+    assert set(plain) == {"loss"} and losses["loss"] == plain["loss"]
+    total, _ = model.parse_losses(losses)
+    assert torch.isclose(total, plain["loss"] + 0.3)
+
+
+def test_losses_of_a_pooled_backbone_are_passed_on():
+    arch = {
+        "embed_dims": (8, 8, 8, 8),
+        "depths": (1, 1, 1, 1),
+        "num_heads": (1, 1, 2, 4),
+        "shared_heads": (1, 1, 2, 1),
+        "routed_heads": (0, 0, 0, 2),
+    }
+    moh = {"type": "opsin.PooledClassifier", "backbone": {"type": "opsin.MoHViT", "arch": arch}}
+    images, samples = torch.randn(2, 3, 64, 64), labelled(0, 1)
+    model = ImageClassifier({**moh, "num_classes": 2}).train()
+    assert model(images, samples, mode="loss")["loss_balance"] > 0
+    convnext = {"type": "opsin.PooledClassifier", "backbone": CONVNEXT, "num_classes": 2}
+    assert set(ImageClassifier(convnext).train()(images, samples, mode="loss")) == {"loss"}
+
+
 class Opposite(Brightness):
     """Calls class 0 what `Brightness` calls class 1."""
 

@@ -23,7 +23,17 @@ from torch import Tensor, nn
 from opsin.core.errors import UserError
 
 # Where authors put the weights inside a file, the one meant for use first.
-WRAPPERS = ("state_dict_ema", "params_ema", "model_ema", "ema", "state_dict", "params", "model", "module")
+WRAPPERS = (
+    "state_dict_ema",
+    "params_ema",
+    "model_ema",
+    "ema",
+    "state_dict",
+    "params",
+    "model",
+    "module",
+    "model_state_dict",
+)
 # What torch.load raises for files that are damaged or something else.
 UNREADABLE = (RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError, KeyError, AttributeError)
 PREFIXES = ("module.", "_orig_mod.")

@@ -45,28 +45,39 @@ class RandAugment(Albumentations):
         if not 0 <= magnitude <= 10:
             raise UserError(f"magnitude={magnitude} of RandAugment", "give a number from 0 to 10")
         low, high = (min(max(magnitude + way * magnitude_std, 0), 10) / 10 for way in (-1, 1))
-        operations = [
-            {"p": probability, **spec} for spec in (*_colour_operations(low, high), *_moves(low, high, fill))
-        ]
-        super().__init__(
-            [{"type": "SomeOf", "n": num_ops, "replace": True, "p": 1.0, "transforms": operations}]
-        )
+        chosen = [{"p": probability, **spec} for spec in operations(low, high, fill).values()]
+        super().__init__([{"type": "SomeOf", "n": num_ops, "replace": True, "p": 1.0, "transforms": chosen}])
 
 
-def _colour_operations(low: float, high: float) -> list[Spec]:
-    """The operations that leave every pixel at its place; `low` and `high` are strengths in [0, 1]."""
-    return [
-        {"type": "AutoContrast", "method": "pil"},
-        {"type": "Equalize", "mode": "pil"},
-        {"type": "InvertImg"},
-        {"type": "Posterize", "num_bits": max(4 - int(4 * (low + high) / 2), 1)},
-        {"type": "Solarize", "threshold_range": (1 - high, 1 - low)},
-        {"type": "SolarizeAdd", "addition": (110 * low, 110 * high)},
-        *(
-            _either_way(low, high, partial(_jitter, what), lambda s: 1 + 0.9 * s)
-            for what in ("brightness", "contrast", "saturation")
-        ),
-        {
+def operations(low: float, high: float, fill: tuple[int, int, int]) -> dict[str, Spec]:
+    """The operations by name, without the chance that one is done.
+
+    Args:
+        low: the least strength, in [0, 1].
+        high: the greatest.
+        fill: RGB of what is uncovered.
+    """
+    return _colour_operations(low, high) | _moves(low, high, fill)
+
+
+def _colour_operations(low: float, high: float) -> dict[str, Spec]:
+    """The operations that leave every pixel at its place."""
+    return {
+        "AutoContrast": {"type": "AutoContrast", "method": "pil"},
+        "Equalize": {"type": "Equalize", "mode": "pil"},
+        "Invert": {"type": "InvertImg"},
+        "Posterize": {"type": "Posterize", "num_bits": max(4 - int(4 * (low + high) / 2), 1)},
+        "Solarize": {"type": "Solarize", "threshold_range": (1 - high, 1 - low)},
+        "SolarizeAdd": {"type": "SolarizeAdd", "addition": (110 * low, 110 * high)},
+        **{
+            name: _either_way(low, high, partial(_jitter, what), lambda s: 1 + 0.9 * s)
+            for name, what in (
+                ("Brightness", "brightness"),
+                ("Contrast", "contrast"),
+                ("Color", "saturation"),
+            )
+        },
+        "Sharpness": {
             "type": "OneOf",
             "transforms": [
                 {
@@ -79,10 +90,10 @@ def _colour_operations(low: float, high: float) -> list[Spec]:
                 {"type": "GaussianBlur", "sigma_limit": (0.9 * low, 0.9 * high), "p": 1.0},
             ],
         },
-    ]
+    }
 
 
-def _moves(low: float, high: float, fill: tuple[int, int, int]) -> list[Spec]:
+def _moves(low: float, high: float, fill: tuple[int, int, int]) -> dict[str, Spec]:
     """Turning, shearing and shifting."""
 
     def affine(**change: Any) -> Spec:
@@ -94,13 +105,17 @@ def _moves(low: float, high: float, fill: tuple[int, int, int]) -> list[Spec]:
     def shift(strength: float) -> float:
         return 0.45 * strength
 
-    return [
-        _either_way(low, high, lambda between: affine(rotate=between), lambda s: 30 * s),
-        _either_way(low, high, lambda between: affine(shear={"x": between, "y": (0, 0)}), shear),
-        _either_way(low, high, lambda between: affine(shear={"x": (0, 0), "y": between}), shear),
-        _either_way(low, high, lambda between: affine(translate_percent={"x": between, "y": (0, 0)}), shift),
-        _either_way(low, high, lambda between: affine(translate_percent={"x": (0, 0), "y": between}), shift),
-    ]
+    return {
+        "Rotate": _either_way(low, high, lambda between: affine(rotate=between), lambda s: 30 * s),
+        "ShearX": _either_way(low, high, lambda between: affine(shear={"x": between, "y": (0, 0)}), shear),
+        "ShearY": _either_way(low, high, lambda between: affine(shear={"x": (0, 0), "y": between}), shear),
+        "TranslateX": _either_way(
+            low, high, lambda between: affine(translate_percent={"x": between, "y": (0, 0)}), shift
+        ),
+        "TranslateY": _either_way(
+            low, high, lambda between: affine(translate_percent={"x": (0, 0), "y": between}), shift
+        ),
+    }
 
 
 def _either_way(

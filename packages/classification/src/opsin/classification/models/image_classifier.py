@@ -22,6 +22,9 @@ Samples = list[BaseDataElement]
 class ImageClassifier(BaseModel):
     """Trains and applies any network that maps images (N, 3, H, W) to logits (N, num_classes).
 
+    A network may have losses of its own, which are added: what its method `auxiliary_losses()` gives after a
+    training forward, a dict of tensors whose names contain "loss".
+
     Args:
         network: the network, e.g. `dict(type='opsin.ConvNeXtClassifier', arch='tiny', num_classes=10)`.
         loss: built with logits (N, C) and target probabilities (N, C); torch's cross entropy, which has
@@ -64,7 +67,7 @@ class ImageClassifier(BaseModel):
         return self.predict(logits, data_samples) if mode == "predict" else logits
 
     def loss(self, images: Tensor, samples: Samples) -> dict[str, Tensor]:
-        """The training loss of a batch, after batch augmentation.
+        """The training loss of a batch, after batch augmentation, and the network's own losses.
 
         Raises:
             UserError: for a label that the network lacks, or a head for a teacher without a teacher.
@@ -82,7 +85,7 @@ class ImageClassifier(BaseModel):
                 "the network has a head that follows a teacher, and there is no teacher",
                 "set model.distillation, or model.network.distillation=False",
             )
-        return {"loss": loss}
+        return {"loss": loss, **getattr(self.network, "auxiliary_losses", dict)()}
 
     def predict(self, logits: Tensor, samples: Samples | None) -> Samples:
         """Logits (N, C) to data samples that carry scores and label."""

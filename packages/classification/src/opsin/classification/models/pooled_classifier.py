@@ -54,6 +54,11 @@ class PooledClassifier(Classifier):
         told = getattr(self.backbone, "no_weight_decay", set)
         return {f"backbone.{name}" for name in told()}
 
+    def auxiliary_losses(self) -> dict[str, Tensor]:
+        """The backbone's own losses of the last training forward, if it has any."""
+        own: dict[str, Tensor] = getattr(self.backbone, "auxiliary_losses", dict)()
+        return own
+
 
 def _channels(backbone: nn.Module, given: int | None) -> int:
     info = getattr(backbone, "feature_info", None)

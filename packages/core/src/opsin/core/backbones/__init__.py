@@ -10,18 +10,22 @@ SYSTEMS = (
     "eca_net",
     "efficientvit",
     "focalnet",
+    "gaussian_mixture_mask",
     "halonet",
     "illama",
     "mambamixer",
     "mambaout",
     "maxvit",
+    "moh",
     "msvmamba",
     "ninformer",
     "poolformer",
     "shvit",
     "smt",
+    "tic",
     "van",
     "vim",
+    "vsa",
 )
 
 for _name in SYSTEMS:

@@ -26,6 +26,7 @@ from mmengine.device import get_device
 from mmengine.dist import all_gather_object, get_dist_info, is_distributed
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapperDict
 from mmengine.registry import DATA_SAMPLERS, DATASETS
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
@@ -265,7 +266,8 @@ class Runner(MMEngineRunner):
 
     def _gather_pending_gradients(self) -> list[dict[str, Tensor]] | None:
         wrapper = self.optim_wrapper
-        if not hasattr(wrapper, "should_update") or wrapper.should_update():
+        wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+        if all(not hasattr(w, "should_update") or w.should_update() for w in wrappers):
             return None
         own = {name: p.grad.cpu() for name, p in self.bare_model.named_parameters() if p.grad is not None}
         gathered: list[dict[str, Tensor]] = all_gather_object(own)

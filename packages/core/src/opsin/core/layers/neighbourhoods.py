@@ -7,31 +7,11 @@ from torch import Tensor
 Size = tuple[int, int]
 
 
-def overlapping(x: Tensor, dim: int, step: int, size: int) -> Tensor:
-    """Cuts axis `dim` into overlapping pieces of `size`, one each `step`: (…, S, …) to (…, pieces, size, …).
-
-    A piece is joined from views of `step` cells, so the gradient is a few additions of slices; that of
-    `Tensor.unfold` takes much longer on a CPU.
-
-    Args:
-        x: the tensor; S is (pieces - 1) * step + ceil(size / step) * step, of which the last may be unused.
-        dim: the axis, not negative.
-        step: cells between the beginnings of two pieces.
-        size: cells of a piece.
-    """
-    parts = -(-size // step)
-    pieces = x.shape[dim] // step - (parts - 1)
-    shifted = [
-        x.narrow(dim, part * step, pieces * step)
-        .unflatten(dim, (pieces, step))
-        .narrow(dim + 1, 0, min(step, size - part * step))
-        for part in range(parts)
-    ]
-    return torch.cat(shifted, dim + 1)
-
-
 def neighbourhoods(x: Tensor, block: Size, halo: Size) -> Tensor:
     """Every block with its halo; beyond the map are zeros.
+
+    Two concatenations of views, first along rows, then along columns: the gradient is a few additions of
+    slices, where that of `Tensor.unfold` takes much longer on a CPU.
 
     Args:
         x: map (N, H, W, C) whose sides are multiples of the block's.
@@ -44,4 +24,21 @@ def neighbourhoods(x: Tensor, block: Size, halo: Size) -> Tensor:
     height, width = (b + 2 * h for b, h in zip(block, halo, strict=True))
     below, right = (-(-(b + 2 * h) // b) * b - b - h for b, h in zip(block, halo, strict=True))
     x = F.pad(x, (0, 0, halo[1], right, halo[0], below))
-    return overlapping(overlapping(x, 1, block[0], height), 3, block[1], width).transpose(2, 3)
+    rows = torch.cat(_parts(x, 1, block[0], height), 2)
+    return torch.cat([part.transpose(2, 3) for part in _parts(rows, 3, block[1], width)], 4)
+
+
+def _parts(x: Tensor, dim: int, step: int, size: int) -> list[Tensor]:
+    """Pieces of `size` cells of axis `dim`, one each `step`, in parts that are joined at `dim` + 1.
+
+    A part is (…, pieces, up to `step` cells, …). The axis has (pieces - 1) * step + ceil(size / step) * step
+    cells, of which the last may be unused.
+    """
+    parts = -(-size // step)
+    pieces = x.shape[dim] // step - (parts - 1)
+    return [
+        x.narrow(dim, part * step, pieces * step)
+        .unflatten(dim, (pieces, step))
+        .narrow(dim + 1, 0, min(step, size - part * step))
+        for part in range(parts)
+    ]

@@ -9,8 +9,10 @@ class SuperResolutionSample(BaseDataElement):
 
     Attributes:
         gt_img: the HR picture; absent in prediction.
+        sharp_img: the HR picture after unsharp masking, the target where present.
         pred_img: what the model made of the LR picture.
     """
 
     gt_img: Tensor
+    sharp_img: Tensor
     pred_img: Tensor

@@ -85,7 +85,7 @@ class LoadHighResolution(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomCropPair(BaseTransform):
-    """Cuts the same random square out of both pictures.
+    """Cuts the same random square out of both pictures, and out of `sharp_img` where there is one.
 
     Args:
         size: side in LR pixels; the HR square is `scale` times as large.
@@ -98,8 +98,8 @@ class RandomCropPair(BaseTransform):
         self.size = size
 
     def transform(self, results: Results) -> Results:
-        """Crops `img` and `gt_img`."""
-        img, gt_img, scale, size = results["img"], results["gt_img"], results["scale"], self.size
+        """Crops the pictures."""
+        img, scale, size = results["img"], results["scale"], self.size
         height, width = img.shape[:2]
         if min(height, width) < size:
             raise UserError(
@@ -107,7 +107,8 @@ class RandomCropPair(BaseTransform):
             )
         top, left = np.random.randint(height - size + 1), np.random.randint(width - size + 1)
         large = slice(top * scale, (top + size) * scale), slice(left * scale, (left + size) * scale)
-        return results | dict(img=img[top : top + size, left : left + size], gt_img=gt_img[large])
+        cropped = {key: results[key][large] for key in ("gt_img", "sharp_img") if key in results}
+        return results | cropped | dict(img=img[top : top + size, left : left + size])
 
 
 @TRANSFORMS.register_module()
@@ -132,11 +133,10 @@ class PackPair(BaseTransform):
     """Makes the model's input: `inputs` (3, H, W) in the picture's type, and a `SuperResolutionSample`."""
 
     def transform(self, results: Results) -> Results:
-        """Packs `img`, and `gt_img` if there is one."""
+        """Packs `img`, and `gt_img` and `sharp_img` if there are any."""
         paths = {key: results[key] for key in ("img_path", "gt_path") if key in results}
         sample = SuperResolutionSample(metainfo=paths)
-        if "gt_img" in results:
-            sample.gt_img = _to_tensor(results["gt_img"])
+        sample.set_data({k: _to_tensor(results[k]) for k in ("gt_img", "sharp_img") if k in results})
         return dict(inputs=_to_tensor(results["img"]), data_samples=sample)
 
 

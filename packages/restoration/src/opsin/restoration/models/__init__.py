@@ -2,6 +2,8 @@
 
 from opsin.restoration.models.hat import HAT, HATBackbone
 from opsin.restoration.models.interpolation_init import InterpolationInit
+from opsin.restoration.models.perceptual_loss import PerceptualLoss
+from opsin.restoration.models.real_world_super_resolver import RealWorldSuperResolver, VanillaGANLoss
 from opsin.restoration.models.super_resolver import PixelL1Loss, SuperResolver
 from opsin.restoration.models.tiling import BlockwiseTiling, ImageTiling
 from opsin.restoration.models.unet_discriminator import UNetDiscriminatorSN
@@ -12,7 +14,10 @@ __all__ = [
     "HATBackbone",
     "ImageTiling",
     "InterpolationInit",
+    "PerceptualLoss",
     "PixelL1Loss",
+    "RealWorldSuperResolver",
     "SuperResolver",
     "UNetDiscriminatorSN",
+    "VanillaGANLoss",
 ]

@@ -70,14 +70,21 @@ class SuperResolver(BaseModel):
         """
         if mode == "predict":
             return self.predict(inputs, data_samples)
-        restored = self.network(_batch(inputs))
+        restored = self.network(batch(inputs))
         if mode == "tensor":
             return restored
-        if data_samples is None:
-            raise UserError(
-                "a loss needs HR pictures, and the data set gives none", "use opsin.PairedImageDataset"
-            )
-        return {"loss_pixel": self.pixel_loss(restored, _batch([sample.gt_img for sample in data_samples]))}
+        return {"loss_pixel": self.pixel_loss(restored, targets(data_samples))}
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *torch_arguments: Any
+    ) -> None:
+        """Takes an authors' file too, which holds the network's tensors alone, by the network's own names."""
+        network = f"{prefix}network."
+        if not any(name.startswith(network) for name in state_dict):
+            convert = getattr(self.network, "from_published", dict)
+            bare = {n.removeprefix(prefix): state_dict.pop(n) for n in list(state_dict) if n.startswith(prefix)}
+            state_dict.update({f"{network}{name}": tensor for name, tensor in convert(bare).items()})
+        super()._load_from_state_dict(state_dict, prefix, *torch_arguments)
 
     def predict(
         self, inputs: Sequence[Tensor], data_samples: list[SuperResolutionSample] | None
@@ -90,6 +97,19 @@ class SuperResolver(BaseModel):
         return samples
 
 
-def _batch(images: Sequence[Tensor]) -> Tensor:
+def targets(data_samples: Sequence[SuperResolutionSample] | None) -> Tensor:
+    """What restored pictures should be, (N, 3, H, W) from 0 to 1: `sharp_img`, or `gt_img` where it is absent.
+
+    Raises:
+        UserError: if there are no HR pictures.
+    """
+    if data_samples is None:
+        raise UserError(
+            "a loss needs HR pictures, and the data set gives none", "use opsin.PairedImageDataset"
+        )
+    return batch([sample.get("sharp_img", sample.gt_img) for sample in data_samples])
+
+
+def batch(images: Sequence[Tensor]) -> Tensor:
     """Pictures of one size and type to floats (N, 3, H, W) where 1 is white."""
     return torch.stack(list(images)).float() / white_of(images[0].dtype)

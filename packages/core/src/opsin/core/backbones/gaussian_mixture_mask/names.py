@@ -15,7 +15,7 @@ from opsin.core.published import Tensors
 Renames = tuple[tuple[str, str], ...]
 
 # the frozen table of the Gaussian of width 1, of the whole network and once more in every layer
-BASE = re.compile(r"^mask(s\.\d+|_\d+)?$|\.mask\.mask$")
+BASE = re.compile(r"^mask\w*$|\.mask$")
 PATCHES = "patch_embed.proj.weight"
 AROUND: Renames = (
     (r"^to_patch_embedding\.\d+\.", "patch_embed.proj."),
@@ -57,7 +57,7 @@ def own_names(tensors: Tensors, blocks: Renames, kernel: Sequence[int]) -> Tenso
 
 def is_published(name: str) -> bool:
     """Whether a name of ViT, CaiT or PiT is the authors' and not our own."""
-    return re.match(r"(to_patch|pos_embedding|mlp_head|(\w+_)?transformer\.|layers\.)", name) is not None
+    return re.match(r"(to_patch|pos_embedding|mlp_head|(\w+_)?transformer\.)", name) is not None
 
 
 def without_base(tensors: Tensors, *, learned: bool) -> Tensors:

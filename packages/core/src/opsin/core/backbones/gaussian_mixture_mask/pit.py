@@ -1,7 +1,7 @@
-"""The PiT host: three stages of tokens with a class token, halved by depth-wise convolutions (arXiv 2103.16302).
+"""The PiT host: three stages with a class token, depth-wise convolutions between them (arXiv 2103.16302).
 
-Gaussian mixture mask (arXiv 2309.05375). Image (N, 3, H, W) to maps whose strides are the patch size, which is
-a sixteenth of `img_size`, and twice and four times that; sides round up.
+Gaussian mixture mask (arXiv 2309.05375). Image (N, 3, H, W) to maps whose strides are the patch size, which
+is a sixteenth of `img_size`, and twice and four times that; sides round up.
 
 What a naive reading gets wrong: the class token goes through every stage, and a linear layer of its own
 widens it where the map is halved; the mask leaves the logits of its pairs as they are; positions, one for the
@@ -121,12 +121,13 @@ class PiTTrunk(Trunk):
         self.apply(xavier_linears)
 
     def walk(self, x: Tensor) -> Iterator[tuple[Tensor, Grid]]:
-        """Image (N, 3, H, W) to the tokens (N, 1 + h * w, C) of every stage, and the size (h, w) of their map."""
+        """Image (N, 3, H, W) to the tokens (N, 1 + h * w, C) of every stage, and their map's size (h, w)."""
         patches = self.patch_embed(x)
         size = (patches.shape[1], patches.shape[2])
         tokens = torch.cat((self.cls_token.expand(len(x), -1, -1), patches.flatten(1, 2)), 1)
         tokens = tokens + resize_position_table(self.pos_embed, self.grid, size, before=1)
-        for stage in self.stages:
+        for stage in self.stages.children():
+            assert isinstance(stage, Stage)
             if stage.pool is not None:
                 tokens, size = stage.pool(tokens, size)
             for block in stage.blocks:
@@ -150,7 +151,7 @@ class PiTTrunk(Trunk):
 
 
 def _stage_name(name: str) -> str:
-    """Own name of a tensor of the authors' `layers`, in which stages (0, 2, 4) and poolings (1, 3) alternate."""
+    """Own name of a tensor of the authors' `layers`: stages (0, 2, 4) and poolings (1, 3) by turns."""
     block = re.match(r"layers\.(\d+)\.layers\.(\d+)\.([01])\.(norm|fn)\.(.*)", name)
     if block is not None:
         part = f"norm{int(block[3]) + 1}" if block[4] == "norm" else ("attn", "mlp")[int(block[3])]

@@ -1,4 +1,4 @@
-"""What the hosts with one grid of patches (ViT, CaiT, T2T) share as dense backbones: maps, pyramid, freezing."""
+"""What the hosts with one grid of patches (ViT, CaiT, T2T) share, above all as dense backbones."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from opsin.core.backbones.backbone import Backbone, FeatureInfo, Trunk
 from opsin.core.backbones.gaussian_mixture_mask.mask import Grid
 from opsin.core.errors import UserError
+from opsin.core.layers.patch_embedding import PatchEmbedding
 from opsin.core.layers.plain_pyramid import PlainPyramid
 from opsin.core.layers.position_table import resize_position_table, square_grid
 from opsin.core.published import Tensors, backbone_of, fit
@@ -53,7 +54,7 @@ class PlainBackbone(PlainTrunk, Backbone):
         UserError: for impossible `out_indices`.
     """
 
-    patch_embed: nn.Module
+    patch_embed: PatchEmbedding
 
     def __init__(
         self,

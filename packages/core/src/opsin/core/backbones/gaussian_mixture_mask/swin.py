@@ -1,7 +1,7 @@
 """The Swin host: shifted windows (arXiv 2103.14030) with a mask of the window in every attention.
 
-Gaussian mixture mask (arXiv 2309.05375). Image (N, 3, H, W) to maps whose strides are the patch size, which is
-a sixteenth of `img_size`, and twice and four times that; sides round up. The published network has three
+Gaussian mixture mask (arXiv 2309.05375). Image (N, 3, H, W) to maps whose strides are the patch size, which
+is a sixteenth of `img_size`, and twice and four times that; sides round up. The published network has three
 stages; `arch` may have any number, so that patches of 4 pixels and four stages make a masked Swin at strides
 4, 8, 16 and 32.
 
@@ -37,7 +37,13 @@ from opsin.core.published import Tensors, backbone_of, fit
 from opsin.registry import MODELS
 
 ARCHS: dict[str, dict[str, Any]] = {
-    "tiny": {"embed_dim": 96, "depths": (2, 6, 4), "num_heads": (3, 6, 12), "window_size": 4, "mlp_ratio": 2.0}
+    "tiny": {
+        "embed_dim": 96,
+        "depths": (2, 6, 4),
+        "num_heads": (3, 6, 12),
+        "window_size": 4,
+        "mlp_ratio": 2.0,
+    }
 }
 PATCHES_A_SIDE = 16
 # what the authors' files hold and the architecture tells
@@ -136,7 +142,7 @@ class SwinTrunk(Trunk):
         for stage in range(built):
             window = settings["window_size"]
             if clamp_windows:
-                window = min(window, side // 2**stage)
+                window = min(window, -(-side // 2**stage))
             blocks = [
                 self._block(self.dims[stage], num_heads[stage], window, index % 2 == 1, settings, rate)
                 for index, rate in enumerate(rates[stage])
@@ -145,7 +151,13 @@ class SwinTrunk(Trunk):
         self.apply(init_linear)
 
     def _block(
-        self, dim: int, num_heads: int, window: int, is_shifted: bool, settings: Mapping[str, Any], rate: float
+        self,
+        dim: int,
+        num_heads: int,
+        window: int,
+        is_shifted: bool,
+        settings: Mapping[str, Any],
+        rate: float,
     ) -> WindowBlock:
         if dim % num_heads:
             raise UserError(f"{num_heads} heads do not divide a width of {dim}")
@@ -158,7 +170,8 @@ class SwinTrunk(Trunk):
         x = self.patch_embed(x)
         size = (x.shape[1], x.shape[2])
         x = x + resize_position_table(self.absolute_pos_embed, self.grid, size).unflatten(1, size)
-        for stage in self.layers:
+        for stage in self.layers.children():
+            assert isinstance(stage, Stage)
             size = (x.shape[1], x.shape[2])
             tokens = x.flatten(1, 2)
             for block in stage.blocks:
@@ -187,7 +200,9 @@ class SwinTrunk(Trunk):
         own = self.state_dict()
         kept = {n: t for n, t in tensors.items() if not COMPUTED.search(n)}
         kept = without_base(kept, learned=self.mask.kind == "elm")
-        fitted = {n: _fit_bias(t, own[n]) if n.endswith(BIAS_TABLE) and n in own else t for n, t in kept.items()}
+        fitted = {
+            n: _fit_bias(t, own[n]) if n.endswith(BIAS_TABLE) and n in own else t for n, t in kept.items()
+        }
         return fit_positions(own, fitted, "absolute_pos_embed")
 
 
@@ -205,8 +220,8 @@ class MaskedSwin(SwinTrunk, Backbone):
     """The feature extractor; the authors have none of this host. Each map has a norm of its own, `norm0` ….
 
     Args:
-        arch: 'tiny', or dict(embed_dim=…, depths=…, num_heads=…, window_size=…, mlp_ratio=…) of as many stages
-            as you like.
+        arch: 'tiny', or dict(embed_dim=…, depths=…, num_heads=…, window_size=…, mlp_ratio=…) of as many
+            stages as you like.
         img_size: side of the images that the absolute positions are for; they are resized for others.
         patch_size: side of a patch, the stride of the first map; None is a sixteenth of `img_size`.
         in_channels: channels of the image.

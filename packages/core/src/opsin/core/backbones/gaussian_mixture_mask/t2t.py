@@ -1,8 +1,8 @@
 """The T2T host: overlapping patches that are split, mixed and split again, then blocks (arXiv 2101.11986).
 
-Gaussian mixture mask (arXiv 2309.05375). Every soft split cuts 3x3 patches at a stride of 2, so two of them (at
-32 pixels) have stride 4, three (at 64) stride 8. Between two splits a token transformer with one head brings
-the patches, 27 or 576 values, to 64; its mask is that of the finer grid.
+Gaussian mixture mask (arXiv 2309.05375). Every soft split cuts 3x3 patches at a stride of 2, so two of them
+(at 32 pixels) have stride 4, three (at 64) stride 8. Between two splits a token transformer with one head
+brings the patches, 27 or 576 values, to 64; its mask is that of the finer grid.
 
 What a naive reading gets wrong: a token transformer scales its logits by the width of its input to the power
 -0.5, and takes the values themselves, not the input, as what its attention is added to; a block's attention
@@ -42,7 +42,7 @@ PIXELS = 9  # of a split's patch
 
 
 def soft_split(x: Tensor) -> tuple[Tensor, Grid]:
-    """Map (N, C, H, W) to overlapping 3x3 patches (N, h * w, 9 C), channel by channel, and their grid (h, w)."""
+    """Map (N, C, H, W) to overlapping 3x3 patches (N, h * w, 9 C), channel by channel, and their grid."""
     size = ((x.shape[2] + 1) // 2, (x.shape[3] + 1) // 2)
     return F.unfold(x, 3, stride=2, padding=1).transpose(1, 2), size
 
@@ -88,7 +88,6 @@ class TokenTransformer(nn.Module):
         dim: width of the input.
         out_dim: width of the output.
         mask: see `TokenAttention`.
-        drop_path_rate: chance of dropping the perceptron of a sample, in [0, 1).
     """
 
     def __init__(self, dim: int, out_dim: int, mask: nn.Module | None) -> None:
@@ -112,7 +111,7 @@ class TokensToToken(nn.Module):
         dim: width of the tokens, C.
         token_dim: width between the splits.
         splits: how many splits there are.
-        side: side of the grid of patches at the usual image size.
+        img_size: side of the usual images.
         mask: what the token transformers have.
         unused_parameters: whether there is the norm that nothing uses.
     """
@@ -124,7 +123,7 @@ class TokensToToken(nn.Module):
         token_dim: int,
         splits: int,
         *,
-        side: int,
+        img_size: int,
         mask: MaskSettings,
         unused_parameters: bool,
     ) -> None:
@@ -132,8 +131,8 @@ class TokensToToken(nn.Module):
         self.patch_size = 2**splits
         width = PIXELS * in_channels
         for number in range(1, splits):
-            finer = side * 2 ** (splits - number)
-            attention = TokenTransformer(width, token_dim, mask.make(1, (finer, finer)))
+            side = -(-img_size // 2**number)
+            attention = TokenTransformer(width, token_dim, mask.make(1, (side, side)))
             self.add_module(f"attention{number}", attention)
             width = PIXELS * token_dim
         self.norm = nn.LayerNorm(width, eps=EPS) if unused_parameters else None
@@ -181,7 +180,7 @@ class T2TTrunk(PlainTrunk):
             dim,
             settings["token_dim"],
             splits,
-            side=side,
+            img_size=img_size,
             mask=mask,
             unused_parameters=unused_parameters,
         )
@@ -201,7 +200,7 @@ class T2TTrunk(PlainTrunk):
         return int(dim)
 
     def walk(self, x: Tensor) -> Iterator[tuple[Tensor, Grid]]:
-        """Image (N, 3, H, W) to tokens (N, h * w, C) after every block, and the grid (h, w); sides round up."""
+        """Image (N, 3, H, W) to tokens (N, h * w, C) after every block, and the grid; sides round up."""
         tokens, size = soft_split(x)
         for transformer in self.tokens_to_token.token_transformers():
             tokens = self.run(transformer, tokens, size)

@@ -222,4 +222,4 @@ class MaskedViTClassifier(ViTTrunk, Classifier):
 
     def from_published(self, tensors: Tensors) -> Tensors:
         """Tensors of the authors' file; positions of another image size are resized."""
-        return fit_positions(self.state_dict(), self.authors_tensors(backbone_of(tensors)))
+        return fit_positions(self.state_dict(), self.authors_tensors(backbone_of(tensors, "head.")))

@@ -137,7 +137,7 @@ class HaloAttention(nn.Module):
         q = q.flatten(0, 2).contiguous()  # B n y x d
         position = self.pos_embed(q).flatten(2, 3).flatten(3)
         kv = neighbourhoods(kv, (self.block_size,) * 2, (self.halo_size,) * 2)
-        kv = kv.unflatten(5, (heads, -1)).permute(0, 1, 2, 5, 3, 4, 6).flatten(0, 2).flatten(2, 3)
+        kv = kv.flatten(0, 2).flatten(1, 2).unflatten(2, (heads, -1)).transpose(1, 2)  # B n uv d+e
         k, v = kv.split((self.dim_head, self.value_width), dim=-1)
         y = attention_of_two_widths(q.flatten(2, 3), k, v, position)
         y = y.unflatten(2, (side, side)).unflatten(0, (images, rows, columns)).permute(0, 1, 4, 2, 5, 3, 6)

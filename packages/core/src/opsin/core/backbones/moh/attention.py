@@ -34,9 +34,9 @@ class MoHAttention(RoutedHeads):
     def __init__(
         self,
         dim: int,
-        num_heads: int = 8,
-        shared_heads: int = 2,
-        routed_heads: int = 4,
+        num_heads: int,
+        shared_heads: int,
+        routed_heads: int,
         *,
         qkv_bias: bool = True,
         qk_norm: bool = False,

@@ -19,10 +19,11 @@ from opsin.core.published import Tensors, place
 
 
 class RoutedHeads(nn.Module):
-    """What attention modules with routed heads share; parameters `wg`, `wg_0` and `wg_1`, none with a bias.
+    """What attention modules with routed heads share.
 
-    `wg` scores the routed heads, `wg_1` weights the shared ones among each other, `wg_0` balances the two
-    groups; each exists only where there is something to choose.
+    `add_router` brings the parameters `wg`, `wg_0` and `wg_1`, none with a bias: `wg` scores the routed
+    heads, `wg_1` weights the shared ones among each other, `wg_0` balances the two groups; each exists only
+    where there is something to choose.
     """
 
     num_heads: int
@@ -30,11 +31,10 @@ class RoutedHeads(nn.Module):
     routed_heads: int
     load_balance: Tensor | None = None  # of the last training forward, until it is taken
 
-    def add_router(self, dim: int, num_heads: int, shared_heads: int, routed_heads: int) -> None:
-        """Adds the linear layers.
+    def set_heads(self, num_heads: int, shared_heads: int, routed_heads: int) -> None:
+        """Says how many heads there are.
 
         Args:
-            dim: width C of the tokens.
             num_heads: all heads h.
             shared_heads: the first of them, always on; all of them if none is routed.
             routed_heads: of the others, how many each token uses, k; 0 for none.
@@ -49,6 +49,11 @@ class RoutedHeads(nn.Module):
                 "without routed heads all are shared; else at least one and at most all of the others count",
             )
         self.num_heads, self.shared_heads, self.routed_heads = num_heads, shared_heads, routed_heads
+
+    def add_router(self, dim: int, num_heads: int, shared_heads: int, routed_heads: int) -> None:
+        """Adds the linear layers, for tokens of width `dim`; for the others see `set_heads`."""
+        self.set_heads(num_heads, shared_heads, routed_heads)
+        pool = num_heads - shared_heads
         if pool:
             self.wg = nn.Linear(dim, pool, bias=False)
         if pool and shared_heads:
@@ -57,16 +62,11 @@ class RoutedHeads(nn.Module):
             self.wg_1 = nn.Linear(dim, shared_heads, bias=False)
 
     def gates(self, x: Tensor) -> Tensor:
-        """What the heads' outputs are multiplied by: tokens (…, C) to (…, h), shared heads first.
-
-        In training mode it leaves the load-balance loss in `load_balance`.
-        """
+        """What the heads' outputs are multiplied by: tokens (…, C) to (…, h), shared heads first."""
         if not self.routed_heads:
             return self._shared_gates(x)
         probabilities = self.wg(x).softmax(-1)
-        chosen = torch.zeros_like(probabilities).scatter(-1, _largest(probabilities, self.routed_heads), 1.0)
-        if self.training:
-            self.load_balance = load_balance_loss(probabilities, chosen)
+        chosen = self.choose(probabilities)
         routed = probabilities * chosen
         total = routed.sum(-1, keepdim=True).clamp(min=torch.finfo(routed.dtype).eps)
         routed = routed * (self.routed_heads / total)
@@ -74,6 +74,17 @@ class RoutedHeads(nn.Module):
             return routed
         groups = 2 * self.wg_0(x).softmax(-1)
         return torch.cat((groups[..., :1] * self._shared_gates(x), groups[..., 1:] * routed), -1)
+
+    def choose(self, probabilities: Tensor) -> Tensor:
+        """1 for the likeliest `routed_heads` of the last dimension, 0 for the others.
+
+        In training mode it leaves the load-balance loss in `load_balance`.
+        """
+        indices = probabilities.topk(self.routed_heads, dim=-1, sorted=False).indices
+        chosen = torch.zeros_like(probabilities).scatter(-1, indices, 1.0)
+        if self.training:
+            self.load_balance = load_balance_loss(probabilities, chosen)
+        return chosen
 
     def _shared_gates(self, x: Tensor) -> Tensor:
         """Gates (…, shared heads) whose sum is the number of shared heads."""
@@ -86,13 +97,8 @@ class RoutedHeads(nn.Module):
         return {**self.__dict__, "load_balance": None}
 
 
-def _largest(values: Tensor, count: int) -> Tensor:
-    """Indices (…, count) of the largest entries of the last dimension."""
-    return values.topk(count, dim=-1, sorted=False).indices
-
-
 def load_balance_loss(probabilities: Tensor, chosen: Tensor) -> Tensor:
-    """How unevenly heads are used: the number that a token picks if they are used alike, more otherwise.
+    """How unevenly heads are used: as much as a token picks if all are used alike, more if some dominate.
 
     Args:
         probabilities: (…, E) of the routed heads; the loss has gradients towards them.

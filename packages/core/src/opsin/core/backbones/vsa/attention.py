@@ -29,6 +29,7 @@ from opsin.core.layers.windows import partition, reverse
 from opsin.registry import MODELS
 
 Sides = tuple[int, int]
+Padding = tuple[int, int, int, int]  # left, right, top, bottom
 
 
 @MODELS.register_module()
@@ -97,8 +98,8 @@ class VSAWindowAttention(nn.Module):
         """(B, C, H, W) to (B, D, H, W)."""
         height, width = x.shape[2:]
         padding = self._padding(height, width)
-        grid = self.sampling_grid(F.pad(x, padding), (height, width))
-        qkv = F.pad(self.qkv(x), padding)
+        grid = self.sampling_grid(_pad(x, padding), (height, width))
+        qkv = _pad(self.qkv(x), padding)
         q, kv = qkv.split((self.out_dim, 2 * self.out_dim), 1)
         k, v = self._sampled(kv, grid)
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)[None]
@@ -108,7 +109,7 @@ class VSAWindowAttention(nn.Module):
         left, _, top, _ = padding
         return self.proj(out[:, :, top : top + height, left : left + width])
 
-    def _padding(self, height: int, width: int) -> tuple[int, int, int, int]:
+    def _padding(self, height: int, width: int) -> Padding:
         """Columns at the left and right, rows at the top and bottom."""
         below, right = -height % self.window_size, -width % self.window_size
         top, left = (below // 2, right // 2) if self.centred_padding else (0, 0)
@@ -127,7 +128,7 @@ class VSAWindowAttention(nn.Module):
         """
         means = self.sampling_offsets[:2](padded)  # the two regressors differ in their last layer only
         offsets, scales = (
-            regressor[2](means).unflatten(1, (self.num_heads, 2)).flatten(0, 1).unbind(1)
+            _exact(regressor[2](means)).unflatten(1, (self.num_heads, 2)).flatten(0, 1).unbind(1)
             for regressor in (self.sampling_offsets, self.sampling_scales)
         )
         rows, columns = (max(1, side // self.window_size) for side in size)
@@ -152,12 +153,23 @@ class VSAWindowAttention(nn.Module):
     def _sampled(self, kv: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
         """Padded keys and values (B, 2 * D, H', W') to those of every window, (B * windows, heads, N, d)."""
         maps = kv.unflatten(1, (2, self.num_heads, -1)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
-        sampled = F.grid_sample(maps, grid.to(maps.dtype), align_corners=True)  # B * heads, 2 * d, windows, N
-        sampled = sampled.unflatten(0, (-1, self.num_heads)).unflatten(2, (2, -1))
-        k, v = sampled.permute(2, 0, 4, 1, 5, 3).flatten(1, 2)
+        sampled = F.grid_sample(_exact(maps), grid, align_corners=True)  # B * heads, 2 * d, windows, N
+        sampled = sampled.to(kv.dtype).unflatten(0, (-1, self.num_heads)).unflatten(2, (2, -1))
+        # contiguous, for torch's fused attention
+        k, v = sampled.permute(2, 0, 4, 1, 5, 3).contiguous().flatten(1, 2)
         return k, v
 
     def _windows(self, q: Tensor) -> Tensor:
         """Padded queries (B, D, H', W') to those of every window, (B * windows, heads, N, d)."""
         windows = partition(q.permute(0, 2, 3, 1), (self.window_size, self.window_size))
         return windows.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+
+def _pad(x: Tensor, padding: Padding) -> Tensor:
+    """The map with zeros around; itself where there are none to add, which torch would copy."""
+    return F.pad(x, padding) if any(padding) else x
+
+
+def _exact(x: Tensor) -> Tensor:
+    """In float32 at least: half precision cannot tell places of neighbouring pixels apart."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -168,7 +168,7 @@ class ReductionCell(Attended):
         prm: the pyramid.
         attn: the attention, from the pyramid's channels to D.
         group: groups of the convolutions beside.
-        inner_dim: their channels before the last, or None for twice D, the wide form.
+        inner_dim: their channels before the last.
         pos_size: side of the position convolution's kernel, odd; 0 for none.
     """
 
@@ -179,13 +179,13 @@ class ReductionCell(Attended):
         attn: VSAWindowAttention,
         group: int,
         *,
-        inner_dim: int | None,
+        inner_dim: int,
         pos_size: int = 7,
     ) -> None:
         super().__init__(prm.out_channels, attn, eps=REDUCTION_EPS, pos_size=pos_size, mlp_ratio=1.0)
-        inner, dim = inner_dim or 2 * attn.out_dim, attn.out_dim
         self.PRM = prm
-        self.PCM = ParallelConvs((in_channels, inner, inner, dim), group, _halvings(prm.stride))
+        widths = (in_channels, inner_dim, inner_dim, attn.out_dim)
+        self.PCM = ParallelConvs(widths, group, _halvings(prm.stride))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) to (B, D, ceil(H / stride), ceil(W / stride))."""

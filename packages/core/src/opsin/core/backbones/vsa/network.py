@@ -140,6 +140,13 @@ class Stage(nn.Module):
         self.RC = rc
         self.NC = nn.ModuleList(nc)
 
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) to the stage's map."""
+        x = self.RC(x)
+        for cell in self.NC:
+            x = cell(x)
+        return x
+
 
 def _stage(index: int, in_channels: int, arch: Arch, rates: Sequence[float], **attention: Any) -> Stage:
     """Stage `index`; `attention` are settings of every attention."""
@@ -158,7 +165,7 @@ def _stage(index: int, in_channels: int, arch: Arch, rates: Sequence[float], **a
         prm,
         VSAWindowAttention(prm.out_channels, arch.rc_heads[index], **attention),
         arch.rc_group[index],
-        inner_dim=None if arch.wide_pcm else embed_dim,
+        inner_dim=2 * dim if arch.wide_pcm else embed_dim,
         pos_size=arch.pos_size,
     )
     nc = (

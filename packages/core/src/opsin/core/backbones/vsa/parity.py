@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from opsin.core.backbones.vsa.attention import VSAWindowAttention
 from opsin.core.backbones.vsa.cells import NormalCell, PyramidReduction, ReductionCell
-from opsin.core.backbones.vsa.network import ARCHS, ViTAEv2VSA, ViTAEv2VSAClassifier
+from opsin.core.backbones.vsa.network import ARCHS, Stage, ViTAEv2VSA, ViTAEv2VSAClassifier
+from opsin.core.layers.position_table import square_grid
 from opsin.core.parity import Case, adapter
 from opsin.core.published import Tensors, place
 
@@ -45,18 +47,22 @@ def _has_qkv_bias(case: Case) -> bool:
 
 def _network_arguments(case: Case) -> dict[str, Any]:
     given = case.built_with
-    factory = re.search(r"VSA_(wide_S|48M|B_ws12|B|S)\b|wide.?pcm", case.source, re.IGNORECASE)
-    named = {"48m": "48m", "b": "base", "b_ws12": "base_ws12", "s": "small", None: "small"}
-    arch = named.get(factory and factory[1] and factory[1].lower(), "wide_small")
+    factory = re.search(r"VSA_(48M|B_ws12|B|S)\b", case.source)
+    arch = {"48M": "48m", "B": "base", "B_ws12": "base_ws12"}.get(factory[1] if factory else "S", "small")
     fields = {name: given.get(_NAMES.get(name, name), value) for name, value in vars(ARCHS[arch]).items()}
     stages = len(fields["nc_depth"])
     fields |= {name: value[:stages] for name, value in fields.items() if isinstance(value, list | tuple)}
     return {
-        "arch": fields | {"pos_size": _pos_size(case)},
+        "arch": fields | {"pos_size": _pos_size(case), "window_size": _window_size(given)},
         "in_channels": given.get("in_chans", 3),
         "qkv_bias": _has_qkv_bias(case),
         **_flavour(case),
     }
+
+
+def _window_size(given: Mapping[str, Any]) -> int:
+    size = given.get("window_size", 7)
+    return int(size[0] if isinstance(size, list | tuple) else size)
 
 
 def _placed(module: nn.Module, case: Case) -> nn.Module:
@@ -71,115 +77,115 @@ def _as_map(case: Case) -> Tensor:
     if x.ndim == 4:
         return x
     told = {**case.built_with, **case.meta.get("call", {})}
-    text = re.search(r"(\d+)\s*x\s*(\d+)\s*map|H\s*=\s*(\d+)\W+W\s*=\s*(\d+)", str(case.meta.get("what")))
+    sides = told.get("img_size")
     if {"H", "W"} <= told.keys():
-        height, width = int(told["H"]), int(told["W"])
-    elif text:
-        height, width = (int(side) for side in text.groups() if side)
-    else:
-        height = width = round(x.shape[1] ** 0.5)
-    return x.transpose(1, 2).unflatten(2, (height, width))
+        sides = told["H"], told["W"]
+    elif not isinstance(sides, list) or sides[0] * sides[1] != x.shape[1]:
+        text = re.search(r"(\d+)\s*x\s*(\d+) map", str(case.meta.get("what")))
+        sides = (int(text[1]), int(text[2])) if text else square_grid(x.shape[1])
+    return x.transpose(1, 2).unflatten(2, tuple(sides))
 
 
-def _outputs(case: Case, found: Tensors, otherwise: Tensor) -> Tensors:
-    """What the case asks for, as maps or, by the shape that it names, as tokens."""
-    outputs = {}
-    for name, spec in case.meta["outputs"].items():
-        value = found.get(name, otherwise)
-        is_tokens = bool(spec) and len(spec["shape"]) == 3 and value.ndim == 4
-        outputs[name] = value.flatten(2).transpose(1, 2) if is_tokens else value
-    return outputs
+def _run_module(module: nn.Module, case: Case) -> Tensors:
+    """The one output of a module, as a map or, if the case gives it so, as tokens."""
+    out: Tensor = _placed(module, case)(_as_map(case))
+    tokens = out.flatten(2).transpose(1, 2)
+    return {name: tokens if len(spec["shape"]) == 3 else out for name, spec in case.meta["outputs"].items()}
 
 
-@adapter("vsa", r"VSAWindowAttention|VSA_?Attention")
-@torch.no_grad()
-def _run_attention(case: Case) -> Tensors:
-    given = case.built_with
-    attn = VSAWindowAttention(
-        given["dim"],
-        given["num_heads"],
-        out_dim=given.get("out_dim"),
-        window_size=_window_size(given, 7),
-        qkv_bias=_has_qkv_bias(case),
-        **_flavour(case),
-    )
-    return _outputs(case, {}, _placed(attn, case)(_as_map(case)))
-
-
-def _window_size(given: dict[str, Any], default: int) -> int:
-    size = given.get("window_size", default)
-    return int(size[0] if isinstance(size, list | tuple) else size)
-
-
-def _attention_of_cell(case: Case, dim: int, heads: int, out_dim: int) -> VSAWindowAttention:
+def _attention(case: Case, prefix: str) -> VSAWindowAttention:
+    """The attention whose tensors begin with `prefix`; their shapes tell its widths."""
+    out_dim, dim = case.shapes[f"{prefix}qkv.weight"][:2]
     return VSAWindowAttention(
         dim,
-        heads,
-        out_dim=out_dim,
-        window_size=_window_size(case.built_with, 7),
+        case.shapes[f"{prefix}relative_position_bias_table"][1],
+        out_dim=out_dim // 3,
+        window_size=_window_size(case.built_with),
         qkv_bias=_has_qkv_bias(case),
         **_flavour(case),
     )
 
 
-def _number(given: dict[str, Any], *names: str) -> int:
-    """The first of several names that commits give one argument."""
-    return int(next(given[name] for name in names if given.get(name) is not None))
+def _groups(case: Case, conv: str, in_channels: int) -> int:
+    return in_channels // case.shapes[f"{conv}.weight"][1]
 
 
-@adapter("vsa", r"NormalCell")
-@torch.no_grad()
-def _run_normal_cell(case: Case) -> Tensors:
-    given = case.built_with
-    dim, heads = given["dim"], _number(given, "num_heads", "heads")
-    cell = NormalCell(
-        dim,
-        _attention_of_cell(case, dim, heads, dim),
-        _number({"group": 64, **given}, "groups", "group"),
-        pos_size=_pos_size(case),
-        mlp_ratio=given.get("mlp_ratio", 4.0),
-    )
-    return _outputs(case, {}, _placed(cell, case)(_as_map(case)))
-
-
-@adapter("vsa", r"ReductionCell")
-@torch.no_grad()
-def _run_reduction_cell(case: Case) -> Tensors:
+def _pyramid(case: Case, prefix: str) -> PyramidReduction:
     given, shapes = case.built_with, case.shapes
-    embed_dim, in_channels, kernel_size, _ = shapes["PRM.convs.0.0.weight"]
-    prm = _pyramid(given, in_channels, embed_dim, kernel_size)
-    heads = _number({"num_heads": 1, **given}, "heads", "num_heads")
-    cell = ReductionCell(
-        in_channels,
-        prm,
-        _attention_of_cell(case, prm.out_channels, heads, shapes["norm2.weight"][0]),
-        in_channels // shapes["PCM.0.weight"][1],
-        inner_dim=shapes["PCM.0.weight"][0],
-        pos_size=_pos_size(case),
+    embed_dim, in_channels, kernel_size, _ = shapes[f"{prefix}convs.0.0.weight"]
+    convs = sum(
+        re.fullmatch(rf"{re.escape(prefix)}convs\.\d+\.0\.weight", name) is not None for name in shapes
     )
-    return _outputs(case, {}, _placed(cell, case)(_as_map(case)))
-
-
-def _pyramid(given: dict[str, Any], in_channels: int, embed_dim: int, kernel_size: int) -> PyramidReduction:
+    stride = given.get("downsample_ratios", given.get("downsample_ratio", 4))
     return PyramidReduction(
         in_channels,
         embed_dim,
         kernel_size,
-        _number({"downsample_ratio": 4, **given}, "downsample_ratios", "downsample_ratio"),
-        given.get("dilations", (1, 2, 3, 4)),
+        stride,
+        given.get("dilations", range(1, convs + 1)),
         given.get("RC_op", given.get("op", "cat")),
     )
 
 
-@adapter("vsa", r"\bPRM\b")
+def _normal_cell(case: Case, prefix: str) -> NormalCell:
+    dim = case.shapes[f"{prefix}norm1.weight"][0]
+    return NormalCell(
+        dim,
+        _attention(case, f"{prefix}attn."),
+        _groups(case, f"{prefix}PCM.0", dim),
+        pos_size=_pos_size(case),
+        mlp_ratio=case.shapes[f"{prefix}mlp.fc1.weight"][0] / dim,
+    )
+
+
+def _reduction_cell(case: Case, prefix: str) -> ReductionCell:
+    prm = _pyramid(case, f"{prefix}PRM.")
+    in_channels = case.shapes[f"{prefix}PRM.convs.0.0.weight"][1]
+    return ReductionCell(
+        in_channels,
+        prm,
+        _attention(case, f"{prefix}attn."),
+        _groups(case, f"{prefix}PCM.0", in_channels),
+        inner_dim=case.shapes[f"{prefix}PCM.0.weight"][0],
+        pos_size=_pos_size(case),
+    )
+
+
+@adapter("vsa", r"\.py VSA\w*Attention")
+@torch.no_grad()
+def _run_attention(case: Case) -> Tensors:
+    return _run_module(_attention(case, ""), case)
+
+
+@adapter("vsa", r"\.py NormalCell")
+@torch.no_grad()
+def _run_normal_cell(case: Case) -> Tensors:
+    return _run_module(_normal_cell(case, ""), case)
+
+
+@adapter("vsa", r"\.py ReductionCell")
+@torch.no_grad()
+def _run_reduction_cell(case: Case) -> Tensors:
+    return _run_module(_reduction_cell(case, ""), case)
+
+
+@adapter("vsa", r"\.py PRM\b")
 @torch.no_grad()
 def _run_pyramid(case: Case) -> Tensors:
-    embed_dim, in_channels, kernel_size, _ = case.shapes["convs.0.0.weight"]
-    prm = _pyramid(case.built_with, in_channels, embed_dim, kernel_size)
-    return _outputs(case, {}, _placed(prm, case)(_as_map(case)))
+    return _run_module(_pyramid(case, ""), case)
 
 
-@adapter("vsa", r"ViTAEv?2?_?VSA")
+@adapter("vsa", r"\.py BasicLayer")
+@torch.no_grad()
+def _run_stage(case: Case) -> Tensors:
+    cells = {int(found[1]) for name in case.shapes if (found := re.match(r"NC\.(\d+)\.", name))}
+    stage = Stage(
+        _reduction_cell(case, "RC."), [_normal_cell(case, f"NC.{index}.") for index in sorted(cells)]
+    )
+    return _run_module(stage, case)
+
+
+@adapter("vsa", r"\.py .*ViTAE")
 @torch.no_grad()
 def _run_network(case: Case) -> Tensors:
     arguments = _network_arguments(case)
@@ -191,10 +197,7 @@ def _run_network(case: Case) -> Tensors:
         found = {f"stage{index + 1}": m for index, m in zip(backbone.out_indices, maps, strict=True)}
         names = case.meta["outputs"]
         return found if found.keys() >= set(names) else dict(zip(names, maps, strict=True))
-    classes = case.shapes.get("head.weight", (0,))[0]
-    model = ViTAEv2VSAClassifier(**arguments, num_classes=classes)
+    model = ViTAEv2VSAClassifier(**arguments, num_classes=case.shapes.get("head.weight", (0,))[0])
     _placed(model, case)
-    *_, last = model.maps(_as_map(case))
-    features = last.mean((2, 3))
-    logits = model.forward_head(features)
-    return _outputs(case, {"features": features, "logits": logits, "tokens": last}, logits)
+    features = model.forward_features(_as_map(case))
+    return {"features": features, "logits": model.forward_head(features)}

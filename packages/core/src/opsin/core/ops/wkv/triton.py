@@ -1,0 +1,229 @@
+"""WKV in Triton, for CUDA (and, with `TRITON_INTERPRET=1`, on the CPU for tests).
+
+The recurrences are those of `kernels`, where they are explained, with powers of e. A program walks the sequence
+with `BLOCK` channels of one batch item, a channel a thread of one warp, so that a thread reads from its scratch
+only what it wrote itself. Gradients by w and u are summed over the batch in PyTorch: no atomics, so it is
+deterministic.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from opsin.core.ops.wkv.chunked import Gradients
+from opsin.core.ops.wkv.reference import initial_state
+
+BLOCK = 32  # channels a program
+
+
+@triton.jit
+def _add(key, power, factor, old, new):  # type: ignore[no-untyped-def]  # Triton infers the types, here and below
+    return tl.where(key > power, old * factor + new, new * factor + old)
+
+
+@triton.jit
+def _advance(a, b, m, n, w, key, x, y):  # type: ignore[no-untyped-def]
+    """One step: the sums decay, then x and y are added with the weight exp(key)."""
+    power = m - (n + 1.0) * w
+    factor = tl.exp(-tl.abs(power - key))
+    a, b = _add(key, power, factor, a, x), _add(key, power, factor, b, y)
+    return a, b, tl.where(key > power, key, m), tl.where(key > power, 0.0, n + 1.0)
+
+
+@triton.jit
+def _advance_slopes(l, r, a, b, m, n, w, key):  # type: ignore[no-untyped-def]
+    """Minus the derivatives (l, r) of the sums by w, after the step that `_advance` takes from a, b, m, n."""
+    power = m - (n + 1.0) * w
+    factor = tl.exp(-tl.abs(power - key))
+    return _add(key, power, factor, l + a, 0.0), _add(key, power, factor, r + b, 0.0)
+
+
+@triton.jit
+def _start(state, item, channels, c, inside):  # type: ignore[no-untyped-def]
+    """The running sums of a state (B, 3, C): numerator, denominator, power, steps."""
+    at = state + item * 3 * channels + c
+    a, b = tl.load(at, mask=inside, other=0.0), tl.load(at + channels, mask=inside, other=0.0)
+    return a, b, tl.load(at + 2 * channels, mask=inside, other=0.0), a * 0.0
+
+
+@triton.jit
+def _forward_kernel(w, u, k, v, state, y, after, length, channels, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    item, c = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = c < channels
+    decay, bonus = tl.load(w + c, mask=inside, other=0.0), tl.load(u + c, mask=inside, other=0.0)
+    a, b, m, n = _start(state, item, channels, c, inside)
+    for t in range(length):
+        at = (item * length + t) * channels + c
+        key, value = tl.load(k + at, mask=inside, other=0.0), tl.load(v + at, mask=inside, other=0.0)
+        past, own = m - n * decay, bonus + key
+        top = tl.maximum(past, own)
+        by_past, by_own = tl.exp(past - top), tl.exp(own - top)
+        tl.store(y + at, (a * by_past + by_own * value) / (b * by_past + by_own), mask=inside)
+        a, b, m, n = _advance(a, b, m, n, decay, key, value, 1.0)
+    at = after + item * 3 * channels + c
+    tl.store(at, a, mask=inside)
+    tl.store(at + channels, b, mask=inside)
+    tl.store(at + 2 * channels, m - n * decay, mask=inside)
+
+
+@triton.jit
+def _future(w, k, v, state, scratch, plane, item, length, channels, c, inside, SLOPES: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Writes the sums over the tokens after each token to planes of the scratch: a, b, power (and l, r)."""
+    a, b, m, n = _start(state, item, channels, c, inside)
+    l, r = a * 0.0, a * 0.0
+    for back in range(length):
+        at = (item * length + length - 1 - back) * channels + c
+        tl.store(scratch + at, a, mask=inside)
+        tl.store(scratch + plane + at, b, mask=inside)
+        tl.store(scratch + 2 * plane + at, m - n * w, mask=inside)
+        key, value = tl.load(k + at, mask=inside, other=0.0), tl.load(v + at, mask=inside, other=0.0)
+        if SLOPES:
+            tl.store(scratch + 3 * plane + at, l, mask=inside)
+            tl.store(scratch + 4 * plane + at, r, mask=inside)
+            l, r = _advance_slopes(l, r, a, b, m, n, w, key)
+        a, b, m, n = _advance(a, b, m, n, w, key, value, 1.0)
+
+
+@triton.jit
+def _bi_forward_kernel(w, u, k, v, state, scratch, y, length, channels, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    item, c = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = c < channels
+    decay, bonus = tl.load(w + c, mask=inside, other=0.0), tl.load(u + c, mask=inside, other=0.0)
+    plane = tl.num_programs(0).to(tl.int64) * length * channels
+    _future(decay, k, v, state, scratch, plane, item, length, channels, c, inside, False)
+    a, b, m, n = _start(state, item, channels, c, inside)
+    for t in range(length):
+        at = (item * length + t) * channels + c
+        key, value = tl.load(k + at, mask=inside, other=0.0), tl.load(v + at, mask=inside, other=0.0)
+        future = tl.load(scratch + 2 * plane + at, mask=inside, other=0.0)
+        past, own = m - n * decay, bonus + key
+        top = tl.maximum(tl.maximum(past, future), own)
+        by_past, by_future, by_own = tl.exp(past - top), tl.exp(future - top), tl.exp(own - top)
+        above = a * by_past + by_future * tl.load(scratch + at, mask=inside, other=0.0) + by_own * value
+        below = b * by_past + by_future * tl.load(scratch + plane + at, mask=inside, other=0.0) + by_own
+        tl.store(y + at, above / below, mask=inside)
+        a, b, m, n = _advance(a, b, m, n, decay, key, value, 1.0)
+
+
+@triton.jit
+def _slope_runs(  # type: ignore[no-untyped-def]
+    w, k, v, slopes, products, tops, state, dk, dv, item, length, channels, c, inside, AHEAD: tl.constexpr
+):  # fmt: skip
+    """Adds to dk and dv what tokens after (`AHEAD`), or before, each token give it."""
+    a, b, m, n = _start(state, item, channels, c, inside)
+    for step in range(length):
+        at = (item * length + (length - 1 - step if AHEAD else step)) * channels + c
+        key, value = tl.load(k + at, mask=inside, other=0.0), tl.load(v + at, mask=inside, other=0.0)
+        weight = tl.exp(m - n * w + key)
+        tl.store(dv + at, tl.load(dv + at, mask=inside, other=0.0) + weight * a, mask=inside)
+        tl.store(dk + at, tl.load(dk + at, mask=inside, other=0.0) + weight * (a * value - b), mask=inside)
+        slope = tl.load(slopes + at, mask=inside, other=0.0)
+        product, top = tl.load(products + at, mask=inside, other=0.0), tl.load(tops + at, mask=inside, other=0.0)
+        a, b, m, n = _advance(a, b, m, n, w, -top, slope, product)
+
+
+@triton.jit
+def _backward_kernel(  # type: ignore[no-untyped-def]
+    w, u, k, v, state, nothing, dy, scratch, dw, du, dk, dv, length, channels,
+    BOTH: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Planes of the scratch: slopes, products and powers; with `BOTH` also the five of `_future` after them."""
+    item, c = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = c < channels
+    decay, bonus = tl.load(w + c, mask=inside, other=0.0), tl.load(u + c, mask=inside, other=0.0)
+    plane = tl.num_programs(0).to(tl.int64) * length * channels
+    ahead = scratch + 3 * plane
+    if BOTH:
+        _future(decay, k, v, nothing, ahead, plane, item, length, channels, c, inside, True)
+    a, b, m, n = _start(state, item, channels, c, inside)
+    l, r, by_w, by_u = a * 0.0, a * 0.0, a * 0.0, a * 0.0
+    for t in range(length):
+        at = (item * length + t) * channels + c
+        key, value = tl.load(k + at, mask=inside, other=0.0), tl.load(v + at, mask=inside, other=0.0)
+        past, own = m - n * decay, bonus + key
+        top = tl.maximum(past, own)
+        if BOTH:
+            future = tl.load(ahead + 2 * plane + at, mask=inside, other=0.0)
+            top = tl.maximum(top, future)
+        by_past, by_own = tl.exp(past - top), tl.exp(own - top)
+        above, below = a * by_past + by_own * value, b * by_past + by_own
+        if BOTH:
+            by_future = tl.exp(future - top)
+            above += by_future * tl.load(ahead + at, mask=inside, other=0.0)
+            below += by_future * tl.load(ahead + plane + at, mask=inside, other=0.0)
+        out = above / below
+        far = by_past * (l - out * r)
+        if BOTH:
+            l_ahead = tl.load(ahead + 3 * plane + at, mask=inside, other=0.0)
+            far += by_future * (l_ahead - out * tl.load(ahead + 4 * plane + at, mask=inside, other=0.0))
+        slope = tl.load(dy + at, mask=inside, other=0.0) / below
+        by_key = slope * by_own * (value - out)
+        by_w -= slope * far
+        by_u += by_key
+        tl.store(dv + at, slope * by_own, mask=inside)
+        tl.store(dk + at, by_key, mask=inside)
+        tl.store(scratch + at, slope, mask=inside)
+        tl.store(scratch + plane + at, slope * out, mask=inside)
+        tl.store(scratch + 2 * plane + at, top, mask=inside)
+        l, r = _advance_slopes(l, r, a, b, m, n, decay, key)
+        a, b, m, n = _advance(a, b, m, n, decay, key, value, 1.0)
+    tl.store(dw + item * channels + c, by_w, mask=inside)
+    tl.store(du + item * channels + c, by_u, mask=inside)
+    _slope_runs(
+        decay, k, v, scratch, scratch + plane, scratch + 2 * plane, nothing, dk, dv,
+        item, length, channels, c, inside, True,
+    )  # fmt: skip
+    if BOTH:
+        _slope_runs(
+            decay, k, v, scratch, scratch + plane, scratch + 2 * plane, nothing, dk, dv,
+            item, length, channels, c, inside, False,
+        )  # fmt: skip
+
+
+def forward(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """As `chunked.forward`."""
+    y, after = k.new_empty(k.shape), state.new_empty(state.shape)
+    _launch(_forward_kernel, k, w, u, k, v, state, y, after)
+    return y, after
+
+
+def bi_forward(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """As `chunked.bi_forward`."""
+    y = k.new_empty(k.shape)
+    _launch(_bi_forward_kernel, k, w, u, k, v, initial_state(k), k.new_empty(3, *k.shape), y)
+    return y
+
+
+def backward(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor, dy: Tensor) -> Gradients:
+    """As `chunked.backward`."""
+    return _gradients(w, u, k, v, state, dy, both=False)
+
+
+def bi_backward(w: Tensor, u: Tensor, k: Tensor, v: Tensor, dy: Tensor) -> Gradients:
+    """As `chunked.bi_backward`."""
+    return _gradients(w, u, k, v, initial_state(k), dy, both=True)
+
+
+def _gradients(
+    w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor, dy: Tensor, both: bool
+) -> Gradients:
+    scratch = k.new_empty(8 if both else 3, *k.shape)
+    dw, du = k.new_empty(k.shape[0], k.shape[2]), k.new_empty(k.shape[0], k.shape[2])
+    dk, dv = k.new_empty(k.shape), k.new_empty(k.shape)
+    results = (scratch, dw, du, dk, dv)
+    _launch(_backward_kernel, k, w, u, k, v, state, initial_state(k), dy, *results, BOTH=both)
+    return dw.sum(0), du.sum(0), dk, dv
+
+
+def _launch(kernel: Any, k: Tensor, *tensors: Tensor, **constants: bool) -> None:
+    """Runs a program for each block of channels of each batch item of k (B, T, C)."""
+    batch, length, channels = k.shape
+    if batch * channels:
+        grid = (batch, triton.cdiv(channels, BLOCK))
+        contiguous = (x.contiguous() for x in tensors)
+        kernel[grid](*contiguous, length, channels, **constants, BLOCK=BLOCK, num_warps=1)
