@@ -1,16 +1,12 @@
-from pathlib import Path
-
 import pytest
 import torch
 
 from opsin.core import create_backbone, create_model, list_models
 from opsin.core.errors import UserError
-from opsin.core.parity import run_case
 from opsin.core.published import load_published
 from opsin.restoration.models import HAT, HATBackbone, UNetDiscriminatorSN
 from opsin.restoration.models.hat.blocks import HAB, OCAB, overlap_bias, window_bias
 
-CASES = sorted((Path(__file__).parent / "parity" / "hat").glob("*.json"))
 PARAMETERS = {
     "hat_s_x2": 9_473_471,
     "hat_s_x3": 9_658_111,
@@ -22,16 +18,6 @@ PARAMETERS = {
     "hat_l_x3": 40_883_503,
     "hat_l_x4": 40_846_575,
 }
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
-def test_public_cases_are_within_tolerance(case):
-    result = run_case(case)
-    assert result.ok and not result.error
-
-
-def test_all_public_cases_are_here():
-    assert [case.stem for case in CASES] == ["hat-s-x2", "hat-tiny-x4", "ocab"]
 
 
 @pytest.mark.parametrize(("name", "count"), PARAMETERS.items())

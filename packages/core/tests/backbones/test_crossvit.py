@@ -1,5 +1,4 @@
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,10 +17,9 @@ from opsin.core.backbones.crossvit import (
     PatchEmbed,
 )
 from opsin.core.errors import UserError
-from opsin.core.parity import Case, find_adapter, run_case
+from opsin.core.parity import Case, find_adapter
 from opsin.core.published import load_published
 
-CASES = sorted((Path(__file__).parents[1] / "parity" / "crossvit").glob("*.json"))
 SMALL = {
     "embed_dim": (8, 16),
     "depth": ((1, 2, 0), (1, 1, 0)),
@@ -33,18 +31,6 @@ SMALL = {
 
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
-def test_published_numbers_are_met(case):
-    result = run_case(case)
-    assert not result.error
-    assert result.ok, result
-
-
-def test_all_public_cases_are_here():
-    names = ["crossvit-9-240", "crossvit-9-dagger-224in", "multi-scale-block"]
-    assert [case.stem for case in CASES] == names
 
 
 def case_of(

@@ -1,6 +1,5 @@
 import itertools
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,10 +21,9 @@ from opsin.core.errors import UserError
 from opsin.core.layers.conv_ffn import ConvFFN
 from opsin.core.layers.efficientvit_fpn import EfficientViTFPN
 from opsin.core.layers.squeezed_merging import SqueezedMerging
-from opsin.core.parity import Case, find_adapter, run_case
+from opsin.core.parity import Case, find_adapter
 from opsin.core.published import load_published
 
-CASES = sorted((Path(__file__).parents[1] / "parity" / "efficientvit").glob("*.json"))
 SMALL = {
     "dims": (16, 24, 32),
     "depths": (1, 1, 2),
@@ -47,22 +45,6 @@ def shaken(model: nn.Module) -> nn.Module:
             noise = torch.rand(tensor.shape, generator=generator)
             tensor.copy_(0.5 + noise if name.endswith(("var", "weight")) else noise - 0.5)
     return model
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
-def test_published_numbers_are_met(case):
-    result = run_case(case)
-    assert not result.error
-    assert result.ok, result
-
-
-def test_all_public_cases_are_here():
-    assert [case.stem for case in CASES] == [
-        "cga-window-padded",
-        "efficientvit-m0-224",
-        "efficientvit-m4-dense-512x320",
-        "fpn-two-extra-transposed",
-    ]
 
 
 # Other runs of the authors' code

@@ -1,5 +1,4 @@
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,10 +18,9 @@ from opsin.core.backbones.focalnet import (
     PatchEmbed,
 )
 from opsin.core.errors import UserError
-from opsin.core.parity import Case, find_adapter, run_case
+from opsin.core.parity import Case, find_adapter
 from opsin.core.published import load_published, place
 
-CASES = sorted((Path(__file__).parents[1] / "parity" / "focalnet").glob("*.json"))
 SMALL = {"depths": (1, 1, 2, 1), "embed_dim": 8, "mlp_ratio": 2.0}
 HUGE = {
     **SMALL,
@@ -45,22 +43,6 @@ def shaken(module: nn.Module) -> nn.Module:
         for parameter in module.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
     return module.eval()
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
-def test_published_numbers_are_met(case):
-    result = run_case(case)
-    assert not result.error
-    assert result.ok, result
-
-
-def test_all_public_cases_are_here():
-    assert [case.stem for case in CASES] == [
-        "focal-modulation",
-        "focalnet-cls-to-dense",
-        "focalnet-tiny-lrf-dense",
-        "focalnet-tiny-srf-cls",
-    ]
 
 
 # Other runs of the authors' code

@@ -11,7 +11,7 @@ from opsin.core import create_model
 from opsin.core.backbones.halonet import ARCHS, HaloAttention, HaloBlock, HaloNet, HaloNetClassifier
 from opsin.core.backbones.halonet.attention import round_to_8
 from opsin.core.errors import UserError
-from opsin.core.parity import Case, find_adapter, run_case
+from opsin.core.parity import Case, find_adapter
 from opsin.core.published import load_published, place
 
 FOLDER = Path(__file__).parents[1] / "parity" / "halonet"
@@ -31,13 +31,6 @@ SMALL = {
 
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-@pytest.mark.parametrize("name", ["halo-attention", "halo-attention-stride2", "halonet-h1-cls"])
-def test_published_numbers_are_met(name):
-    result = run_case(FOLDER / f"{name}.json")
-    assert not result.error
-    assert result.ok, result
 
 
 @torch.no_grad()

@@ -20,27 +20,15 @@ from opsin.core.backbones.illama.model import Block, MaskedAttention, SwiGLU, ro
 from opsin.core.backbones.illama.settings import ILLaMASettings
 from opsin.core.engine.runner import Runner
 from opsin.core.errors import UserError
-from opsin.core.parity import Case, find_adapter, run_case
+from opsin.core.parity import Case, find_adapter
 from opsin.core.published import load_published
 
-CASES = sorted((Path(__file__).parents[1] / "parity" / "illama").glob("*.json"))
 SMALL = {"embed_dim": 16, "depth": 2, "num_heads": 2, "mlp_ratio": 1, "img_size": 32, "patch_size": 8}
 CPU = torch.device("cpu")
 
 
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
-def test_published_numbers_are_met(case):
-    result = run_case(case)
-    assert not result.error
-    assert result.ok, result
-
-
-def test_all_public_cases_are_here():
-    assert [case.stem for case in CASES] == ["block", "illama-tiny-224", "mask-schedule", "soft-mask-040"]
 
 
 def case_of(

@@ -1,5 +1,4 @@
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +10,9 @@ from opsin.core.errors import UserError
 from opsin.core.layers.conv_ffn import ConvFFN
 from opsin.core.layers.residual import ResidualDepthwise
 from opsin.core.layers.squeezed_merging import SqueezedMerging
-from opsin.core.parity import Case, find_adapter, run_case
+from opsin.core.parity import Case, find_adapter
 from opsin.core.published import load_published
 
-CASES = sorted((Path(__file__).parents[1] / "parity" / "shvit").glob("*.json"))
 SMALL = {"dims": (16, 24, 32), "depths": (1, 2, 1), "partial_dims": (4, 6, 8)}
 
 
@@ -30,17 +28,6 @@ def shaken(model: nn.Module) -> nn.Module:
             noise = torch.rand(tensor.shape, generator=generator)
             tensor.copy_(0.5 + noise if name.endswith(("var", "weight")) else noise - 0.5)
     return model
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
-def test_published_numbers_are_met(case):
-    result = run_case(case)
-    assert not result.error
-    assert result.ok, result
-
-
-def test_all_public_cases_are_here():
-    assert [case.stem for case in CASES] == ["shsa-module", "shvit-s1-224", "shvit-s4-dense-416x288"]
 
 
 # Other runs of the authors' code

@@ -1,5 +1,4 @@
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,11 +8,10 @@ from opsin.core import create_backbone, create_model
 from opsin.core.backbones.van import VAN, Attention, Block, LargeKernelAttention, Mlp, VANClassifier
 from opsin.core.errors import UserError
 from opsin.core.layers.dilated_depthwise import DilatedDepthwiseConv2d
-from opsin.core.parity import Case, find_adapter, run_case
+from opsin.core.parity import Case, find_adapter
 from opsin.core.published import load_published
 from opsin.registry import MODELS
 
-CASES = sorted((Path(__file__).parents[1] / "parity" / "van").glob("*.json"))
 SMALL = {"embed_dims": (8, 12, 16, 20), "depths": (1, 1, 2, 1), "mlp_ratios": (2, 2, 2, 2)}
 
 
@@ -24,17 +22,6 @@ def _seed():
 
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
-def test_published_numbers_are_met(case):
-    result = run_case(case)
-    assert not result.error
-    assert result.ok, result
-
-
-def test_all_public_cases_are_here():
-    assert [case.stem for case in CASES] == ["large-kernel-attention", "van-b0-cls", "van-b0-dense"]
 
 
 @pytest.mark.parametrize(
