@@ -224,11 +224,12 @@ def _run_dit(case: Case) -> dict[str, Tensor]:
     place(model, case.state_dict())
     x, t, y = (case.inputs()[name] for name in ("x", "t", "y"))
     scale = _guidance(case)
-    if scale is None:
-        return _outputs(case, model, lambda: model(x, t, y))
-    if len(x) < len(y):
-        x, t = torch.cat((x, x)), torch.cat((t, t))
-    return _outputs(case, model, lambda: model.forward_guided(x, t, y, scale))
+    x, t = (torch.cat((part, part)) if len(part) < len(y) else part for part in (x, t))
+    outputs = _outputs(case, model, lambda: model(x, t, y))
+    if scale is not None:
+        told = [name for name in outputs if re.search("cfg|guid", name)]
+        outputs |= dict.fromkeys(told or outputs, model.forward_guided(x, t, y, scale))
+    return outputs
 
 
 def _guidance(case: Case) -> float | None:
