@@ -10,6 +10,7 @@ SYSTEMS = (
     "eca_net",
     "efficientvit",
     "focalnet",
+    "gaussian_adaptive_attention",
     "gaussian_mixture_mask",
     "halonet",
     "illama",

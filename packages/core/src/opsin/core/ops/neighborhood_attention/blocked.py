@@ -76,7 +76,9 @@ class _Block:
         self.bias = self._bias()  # (heads, 1, Q, K), minus infinity where a query does not see a key
 
     def _bias(self) -> Tensor:
-        seen = reduce(torch.logical_and, (self._along(axis, kind.seen) for axis, kind in enumerate(self.kinds)))
+        seen = reduce(
+            torch.logical_and, (self._along(axis, kind.seen) for axis, kind in enumerate(self.kinds))
+        )
         bias = torch.zeros(seen.shape, dtype=self.given.kind, device=seen.device)
         if self.given.rpb is not None:
             entries = (self._along(axis, kind.entries) for axis, kind in enumerate(self.kinds))

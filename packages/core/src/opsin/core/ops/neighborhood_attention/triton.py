@@ -65,9 +65,9 @@ def _scores(  # type: ignore[no-untyped-def]
     q, k, table, scale, qz, qy, qx, kz, ky, kx, ny, nx,
     BIASED: tl.constexpr, KZ: tl.constexpr, KY: tl.constexpr, KX: tl.constexpr,
 ):  # fmt: skip
-    """Scores (queries, keys) with their bias, and where a query (a column) sees a key (a row).
+    """Scores (queries, keys) with their bias, minus infinity where a query does not see a key.
 
-    Both lie in planes that see each other; members along y and x decide.
+    The planes of both see each other; the members along y and x decide.
     """
     above, left = _begin(qy, ny, KY), _begin(qx, nx, KX)
     seen = (qy < ny) & (qx < nx) & (ky >= above) & (ky < above + KY) & (kx >= left) & (kx < left + KX)
@@ -75,7 +75,7 @@ def _scores(  # type: ignore[no-untyped-def]
     if BIASED:
         entry = ((kz - qz + KZ - 1) * (2 * KY - 1) + ky - qy + KY - 1) * (2 * KX - 1) + kx - qx + KX - 1
         scores += tl.load(table + entry, mask=seen, other=0.0)
-    return scores, seen
+    return tl.where(seen, scores, float("-inf"))
 
 
 @triton.jit
@@ -103,12 +103,12 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
                 kx = first + column
                 at = ((cz + kz * DZ) * Y + cy + ky * DY) * X + cx + kx * DX
                 keys = _rows(k + base, at, kx < nx, d, WIDTH, KIND)
-                scores, seen = _scores(
+                scores = _scores(
                     queries, keys, table, scale, qz, qy[:, None], qx[:, None], kz, ky, kx[None, :], ny, nx,
                     BIASED, KZ, KY, KX,
                 )  # fmt: skip
-                higher = tl.maximum(top, tl.max(tl.where(seen, scores, -1e38), axis=1))
-                weight = tl.where(seen, tl.exp(scores - higher[:, None]), 0.0)
+                higher = tl.maximum(top, tl.max(scores, axis=1))
+                weight = tl.exp(scores - higher[:, None])
                 fade = tl.exp(top - higher)
                 total = total * fade + tl.sum(weight, axis=1)
                 values = _rows(v + base, at, kx < nx, d, WIDTH, KIND)
@@ -132,12 +132,14 @@ def _query_kernel(  # type: ignore[no-untyped-def]
     inside = (qz < nz) & (qy < ny) & (qx < nx)
     base = head * Z * Y * X * WIDTH
     places = ((cz + qz * DZ) * Y + cy + qy * DY) * X + cx + qx * DX
-    queries, slopes = (
-        _rows(q + base, places, inside, d, WIDTH, KIND),
-        _rows(dout + base, places, inside, d, WIDTH, KIND),
-    )
+    queries = _rows(q + base, places, inside, d, WIDTH, KIND)
+    slopes = _rows(dout + base, places, inside, d, WIDTH, KIND)
     table += head % heads * (2 * KZ - 1) * (2 * KY - 1) * (2 * KX - 1)
-    top, total, mean = tl.full((TY * TX,), -1e38, KIND), tl.zeros((TY * TX,), KIND), tl.zeros((TY * TX,), KIND)
+    top, total, mean = (
+        tl.full((TY * TX,), -1e38, KIND),
+        tl.zeros((TY * TX,), KIND),
+        tl.zeros((TY * TX,), KIND),
+    )
     by_query = tl.zeros((TY * TX, LANES), KIND)
     front, above, left = _begin(qz, nz, KZ), _begin(y, ny, KY), _begin(x, nx, KX)
     for turn in tl.static_range(2):
@@ -147,21 +149,21 @@ def _query_kernel(  # type: ignore[no-untyped-def]
                     kx = first + column
                     at = ((cz + kz * DZ) * Y + cy + ky * DY) * X + cx + kx * DX
                     keys = _rows(k + base, at, kx < nx, d, WIDTH, KIND)
-                    scores, seen = _scores(
+                    scores = _scores(
                         queries, keys, table, scale, qz, qy[:, None], qx[:, None], kz, ky, kx[None, :], ny, nx,
                         BIASED, KZ, KY, KX,
                     )  # fmt: skip
                     values = _rows(v + base, at, kx < nx, d, WIDTH, KIND)
                     by_weight = tl.dot(slopes, tl.trans(values), input_precision="ieee")
                     if turn == 0:
-                        higher = tl.maximum(top, tl.max(tl.where(seen, scores, -1e38), axis=1))
-                        weight = tl.where(seen, tl.exp(scores - higher[:, None]), 0.0)
+                        higher = tl.maximum(top, tl.max(scores, axis=1))
+                        weight = tl.exp(scores - higher[:, None])
                         fade = tl.exp(top - higher)
                         total = total * fade + tl.sum(weight, axis=1)
                         mean = mean * fade + tl.sum(weight * by_weight, axis=1)
                         top = higher
                     else:
-                        weight = tl.where(seen, tl.exp(scores - top[:, None]), 0.0)
+                        weight = tl.exp(scores - top[:, None])
                         by_score = weight * (by_weight - mean[:, None])
                         by_query += tl.dot(by_score, keys, input_precision="ieee")
         if turn == 0:
@@ -186,28 +188,26 @@ def _key_kernel(  # type: ignore[no-untyped-def]
     inside = (kz < nz) & (ky < ny) & (kx < nx)
     base, line = head * Z * Y * X * WIDTH, head * Z * Y * X
     places = ((cz + kz * DZ) * Y + cy + ky * DY) * X + cx + kx * DX
-    keys, values = (
-        _rows(k + base, places, inside, d, WIDTH, KIND),
-        _rows(v + base, places, inside, d, WIDTH, KIND),
-    )
+    keys = _rows(k + base, places, inside, d, WIDTH, KIND)
+    values = _rows(v + base, places, inside, d, WIDTH, KIND)
     table += head % heads * (2 * KZ - 1) * (2 * KY - 1) * (2 * KX - 1)
     by_key, by_value = tl.zeros((TY * TX, LANES), KIND), tl.zeros((TY * TX, LANES), KIND)
     front, back = _seers(kz, kz, nz, KZ)
     above, below = _seers(y, tl.minimum(y + TY, ny) - 1, ny, KY)
     left, right = _seers(x, tl.minimum(x + TX, nx) - 1, nx, KX)
-    for qz in range(front, tl.minimum(back, nz)):
+    for qz in range(front, back):
         for qy in range(above, below):
             for first in range(left, right, ROW):
                 qx = first + column
                 at = ((cz + qz * DZ) * Y + cy + qy * DY) * X + cx + qx * DX
                 queries = _rows(q + base, at, qx < nx, d, WIDTH, KIND)
-                scores, seen = _scores(
+                scores = _scores(
                     queries, keys, table, scale, qz, qy, qx[:, None], kz, ky[None, :], kx[None, :], ny, nx,
                     BIASED, KZ, KY, KX,
                 )  # fmt: skip
                 top = tl.load(sums + line + at, mask=qx < nx, other=0.0)
                 mean = tl.load(means + line + at, mask=qx < nx, other=0.0)
-                weight = tl.where(seen, tl.exp(scores - top[:, None]), 0.0)
+                weight = tl.exp(scores - top[:, None])
                 slopes = _rows(dout + base, at, qx < nx, d, WIDTH, KIND)
                 by_value += tl.dot(tl.trans(weight), slopes, input_precision="ieee")
                 by_weight = tl.dot(slopes, tl.trans(values), input_precision="ieee")
@@ -246,35 +246,35 @@ def _bias_kernel(  # type: ignore[no-untyped-def]
         x, in_x = _pair(at % X, entry % (2 * KX - 1), X, KX, DX)
         seen, key = in_z & in_y & in_x & (at < Z * Y * X), (z * Y + y) * X + x
         queries, keys = _rows(q + base, at, seen, d, WIDTH, KIND), _rows(k + base, key, seen, d, WIDTH, KIND)
-        slopes, values = _rows(dout + base, at, seen, d, WIDTH, KIND), _rows(v + base, key, seen, d, WIDTH, KIND)
+        slopes, values = (
+            _rows(dout + base, at, seen, d, WIDTH, KIND),
+            _rows(v + base, key, seen, d, WIDTH, KIND),
+        )
         top = tl.load(sums + line + at, mask=seen, other=0.0)
         mean = tl.load(means + line + at, mask=seen, other=0.0)
-        weight = tl.where(seen, tl.exp(tl.sum(queries * keys, axis=1) * scale + bias - top), 0.0)
+        score = tl.where(seen, tl.sum(queries * keys, axis=1) * scale + bias, float("-inf"))
+        weight = tl.exp(score - top)
         found += weight * (tl.sum(slopes * values, axis=1) - mean)
     tl.store(dtable + head * entries + entry, tl.sum(found))
 
 
 class _Prepared:
-    """An `Attention` as the kernels read it: contiguous maps, three axes."""
+    """An `Attention` as the kernels read it: contiguous maps of three axes."""
 
     def __init__(self, given: Attention) -> None:
         missing = (1,) * (3 - len(given.sizes))
-        sizes, kernel, dilation = (missing + axes for axes in (given.sizes, given.kernel_size, given.dilation))
-        self.batch, self.heads, width = given.q.shape[0], given.q.shape[1], given.q.shape[-1]
-        high = 8 if len(given.sizes) > 1 else 1
-        table = given.q.new_zeros(1, dtype=given.kind) if given.rpb is None else given.rpb.to(given.kind)
-        self.tensors = (*(x.contiguous() for x in given[:3]), table.contiguous())
+        sizes, kernel, dilation = (missing + x for x in (given.sizes, given.kernel_size, given.dilation))
+        self.batch, self.heads, width = *given.q.shape[:2], given.q.shape[-1]
+        table = given.q.new_zeros(1) if given.rpb is None else given.rpb
+        self.tensors = (*(x.contiguous() for x in given[:3]), table.to(given.kind).contiguous())
         self.numbers = (given.scale, self.heads, *sizes)
-        wide = TILE // high
-        counts = (-(-size // step) for size, step in zip(sizes, dilation, strict=True))
-        tiles = math.prod(-(-n // tile) for n, tile in zip(counts, (1, high, wide), strict=True))
-        self.grid = (self.batch * self.heads * tiles, math.prod(dilation))
-        self.entries = math.prod(2 * size - 1 for size in kernel)
+        tile = (1, 1, TILE) if len(given.sizes) == 1 else (1, 8, TILE // 8)
+        tiles = (-(-size // (step * n)) for size, step, n in zip(sizes, dilation, tile, strict=True))
+        self.grid = (self.batch * self.heads * math.prod(tiles), math.prod(dilation))
+        names = ("KZ", "KY", "KX", "DZ", "DY", "DX", "TY", "TX")
         self.constants: dict[str, Any] = {
-            **dict(zip(("KZ", "KY", "KX", "DZ", "DY", "DX"), kernel + dilation, strict=True)),
+            **dict(zip(names, kernel + dilation + tile[1:], strict=True)),
             "BIASED": given.rpb is not None,
-            "TY": high,
-            "TX": wide,
             "ROW": ROW,
             "WIDTH": width,
             "LANES": max(16, triton.next_power_of_2(width)),
@@ -297,15 +297,12 @@ def forward(given: Attention) -> Tensor:
 def backward(given: Attention, dout: Tensor) -> Gradients:
     """As `blocked.backward`."""
     dq, dk, dv = (x.new_zeros(x.shape, dtype=given.kind) for x in given[:3])
-    if given.rpb is None or not dq.numel():
-        drpb = dq.new_zeros((0,) if given.rpb is None else given.rpb.shape)
+    by_image = dq.new_zeros((given.q.shape[0], *((0,) if given.rpb is None else given.rpb.shape)))
     if dq.numel():
-        p, dout = _Prepared(given), dout.contiguous()
-        sums, means = (dq.new_empty(dq.shape[:-1]) for _ in range(2))
-        p.launch(_query_kernel, dout, dq, sums, means)
-        p.launch(_key_kernel, dout, dk, dv, sums, means)
-        if given.rpb is not None:
-            by_image = dq.new_empty(p.batch, *given.rpb.shape)
-            p.launch(_bias_kernel, dout, by_image, sums, means, grid=(by_image.numel(),))
-            drpb = by_image.sum(0)
-    return Gradients(dq, dk, dv, drpb)
+        prepared, dout = _Prepared(given), dout.contiguous()
+        sums, means = dq.new_empty(dq.shape[:-1]), dq.new_empty(dq.shape[:-1])
+        prepared.launch(_query_kernel, dout, dq, sums, means)
+        prepared.launch(_key_kernel, dout, dk, dv, sums, means)
+        if by_image.numel():
+            prepared.launch(_bias_kernel, dout, by_image, sums, means, grid=(by_image.numel(),))
+    return Gradients(dq, dk, dv, by_image.sum(0))

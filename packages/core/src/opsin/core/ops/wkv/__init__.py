@@ -99,7 +99,9 @@ def wkv_step(w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple
         ValueError: if shapes do not fit together.
     """
     if k.ndim != 2 or state.shape != (k.shape[0], 3, k.shape[1]):
-        raise ValueError(f"k must be (B, C) and the state (B, 3, C), got {list(k.shape)} and {list(state.shape)}")
+        raise ValueError(
+            f"k must be (B, C) and the state (B, 3, C), got {list(k.shape)} and {list(state.shape)}"
+        )
     _check(w, u, k[:, None], v[:, None])
     y, after = wkv_reference(w, u, k[:, None], v[:, None], state)
     return y[:, 0], after
@@ -111,7 +113,9 @@ def _check(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> None:
         raise ValueError(f"k must be (B, T, C), got {list(k.shape)}")
     for name, given, expected in (("w", w, k.shape[2:]), ("u", u, k.shape[2:]), ("v", v, k.shape)):
         if given.shape != expected:
-            raise ValueError(f"{name} is {list(given.shape)}, expected {list(expected)} for k {list(k.shape)}")
+            raise ValueError(
+                f"{name} is {list(given.shape)}, expected {list(expected)} for k {list(k.shape)}"
+            )
 
 
 def _implementation(*tensors: Tensor) -> Any:
@@ -175,9 +179,7 @@ def _typed(gradients: tuple[Tensor, ...], *given: Tensor) -> tuple[Tensor, Tenso
 
 
 @_bi_wkv_backward.register_fake
-def _(
-    w: Tensor, u: Tensor, k: Tensor, v: Tensor, dy: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(w: Tensor, u: Tensor, k: Tensor, v: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return w.new_empty(w.shape), u.new_empty(u.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 

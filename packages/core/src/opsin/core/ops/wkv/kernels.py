@@ -163,7 +163,15 @@ def backward(first, last, length, width, w, u, k, v, state, dy, dw, du, dk, dv):
             store(dv, here, load(dv, here) + by_value)
             store(dk, here, load(dk, here) + fma(by_value, load(v, here), zero - weight * b))
             a, b, m, n = _advance(
-                k, a, b, m, n, decay, load(heights, t * LANES), load(sums, t * LANES), load(products, t * LANES)
+                k,
+                a,
+                b,
+                m,
+                n,
+                decay,
+                load(heights, t * LANES),
+                load(sums, t * LANES),
+                load(products, t * LANES),
             )
 
 
@@ -226,9 +234,7 @@ def bi_backward(first, last, length, width, w, u, k, v, dy, dw, du, dk, dv):  # 
     for task in range(first, last):
         channel, place = _place(task, length, width)
         decay, bonus = load(w, channel), load(u, channel)
-        _store_future_slopes(
-            length, width, decay, k, v, place, a_tile, b_tile, l_tile, r_tile, powers
-        )
+        _store_future_slopes(length, width, decay, k, v, place, a_tile, b_tile, l_tile, r_tile, powers)
         a, b, m, n = _nothing(k)
         ga, gb, gm, gn = _nothing(k)
         l, r, by_w, by_u = zero, zero, zero, zero

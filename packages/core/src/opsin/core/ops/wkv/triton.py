@@ -123,7 +123,10 @@ def _slope_runs(  # type: ignore[no-untyped-def]
         tl.store(dv + at, tl.load(dv + at, mask=inside, other=0.0) + weight * a, mask=inside)
         tl.store(dk + at, tl.load(dk + at, mask=inside, other=0.0) + weight * (a * value - b), mask=inside)
         slope = tl.load(slopes + at, mask=inside, other=0.0)
-        product, top = tl.load(products + at, mask=inside, other=0.0), tl.load(tops + at, mask=inside, other=0.0)
+        product, top = (
+            tl.load(products + at, mask=inside, other=0.0),
+            tl.load(tops + at, mask=inside, other=0.0),
+        )
         a, b, m, n = _advance(a, b, m, n, w, -top, slope, product)
 
 

@@ -2,8 +2,8 @@
 
 The networks are those of the tests, so their support code must be on the path:
 
-PYTHONPATH=tests/support python tools/backbone_matrix.py            # runs all and writes the page (minutes)
-PYTHONPATH=tests/support python tools/backbone_matrix.py --check    # exit code 1 if a pair is not on it
+PYTHONPATH=tests/support python tools/matrix_page.py            # runs all and writes the page (minutes)
+PYTHONPATH=tests/support python tools/matrix_page.py --check    # exit code 1 if a pair is not on it
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from small_backbones import BACKBONES, small_backbone, small_classifier
 PAGE = Path(__file__).parents[1] / "docs" / "backbones.md"
 INTRODUCTION = """# Backbones and networks
 
-Made by `tools/backbone_matrix.py`, which runs each pair: the network of a stock mmdet or mmsegmentation
+Made by `tools/matrix_page.py`, which runs each pair: the network of a stock mmdet or mmsegmentation
 config in which only the backbone, and what tells necks and heads its widths and strides, was changed. `yes`
 means that a training step's loss is finite, its gradient reaches the backbone, and pictures of 70x101 and
 97x66 pixels are predicted. `tests/test_backbone_matrix.py` does the same in CI. Strides are those of the
@@ -72,7 +72,7 @@ def main() -> int:
     if parser.parse_args().check:
         if PAGE.is_file() and is_complete(PAGE.read_text()):
             return 0
-        print(f"{PAGE} is out of date: run tools/backbone_matrix.py", file=sys.stderr)
+        print(f"{PAGE} is out of date: run tools/matrix_page.py", file=sys.stderr)
         return 1
     logging.disable(logging.WARNING)
     lines = [INTRODUCTION, *header(), *(row(backbone) for backbone in BACKBONES)]
