@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 from mmengine.hooks import EMAHook
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
@@ -58,7 +58,7 @@ class OptimizerPerModule:
 
     def __call__(self, model: nn.Module) -> OptimizerPerPart:
         """The optimizers of `model`, which may be wrapped for several processes."""
-        bare: nn.Module = model.module if is_model_wrapper(model) else model
+        bare = cast("nn.Module", model.module) if is_model_wrapper(model) else model
         known = dict(bare.named_children())
         built: dict[str, OptimWrapper] = {}
         for name, cfg in self.parts.items():
@@ -109,7 +109,7 @@ class ModuleEMAHook(EMAHook):
 
 @MODEL_WRAPPERS.register_module()
 class SelfTrainingDataParallel(MMDistributedDataParallel):
-    """For a model whose `train_step` runs several optimizers and averages gradients over the processes itself.
+    """For a model whose `train_step` runs several optimizers and averages gradients itself.
 
     mmengine's wrapper runs one optimizer, and expects every parameter in every backward pass.
     """

@@ -1,10 +1,11 @@
 """Blur kernels as Real-ESRGAN draws them: Gaussians, their generalised and plateau forms, and ringing ones.
 
-"Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data" (arXiv 2107.10833). A kernel is
-float32 (size, size), size odd from 7 to 21, and its values sum to 1. With d the squared distance from the
-centre in units of the standard deviations along two rotated axes, kernels are exp(-d^beta / 2), where beta 1
-is the Gaussian, or the plateau 1 / (1 + d^beta). The ringing kernel is a low-pass filter with a round, sharp
-cutoff, which leaves the overshoot that sharpening and compression do.
+"Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data" (arXiv 2107.10833).
+
+A kernel is float32 (size, size), size odd from 7 to 21, and its values sum to 1. With d the squared distance
+from the centre in units of the standard deviations along two rotated axes, kernels are exp(-d^beta / 2), with
+beta 1 for the Gaussian, or the plateau 1 / (1 + d^beta). The ringing kernel is a low-pass filter with a round
+and sharp cutoff; it leaves the overshoot that sharpening and compression do.
 """
 
 from __future__ import annotations

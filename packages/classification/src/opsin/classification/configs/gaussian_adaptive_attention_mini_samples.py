@@ -13,10 +13,8 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 model = dict(
     network=dict(
         type="FrozenEncoderClassifier",
-        encoder=dict(
-            type="opsin.ConvNeXt", arch=dict(depths=(1, 1, 1, 1), dims=(64, 64, 64, 64)), drop_path_rate=0.0
-        ),
-        head=dict(type="opsin.GATHead", num_heads=2, hidden_dim=64),
+        encoder=dict(type="opsin.ConvNeXt", arch=dict(depths=(1, 1, 1, 1), dims=(256, 256, 256, 256))),
+        head=dict(type="opsin.GATHead", num_heads=1, hidden_dim=128),
         num_classes=4,
         cache="data/features",
     ),

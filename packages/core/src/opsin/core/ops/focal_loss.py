@@ -10,6 +10,7 @@ log-softmax), so they stay exact where mmcv's kernels, which clamp p at the smal
 row whose target is no class has weight 1.
 
 The sigmoid form treats all classes as negative and then mends the one target of each row: no one-hot matrix.
+On a GPU both forms are one Triton kernel each way.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from opsin.core.ops import triton_kernels
 
 BLOCK_NUMBERS = 1 << 17  # logits worked on at once on the CPU, so that the passes over them stay in its cache
 
@@ -83,7 +86,7 @@ def softmax_focal_loss(
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """Softmax focal loss; composed of differentiable calls, so it is its own reference.
+    """Softmax focal loss.
 
     Args:
         logits: (N, C); differentiable.
@@ -96,6 +99,18 @@ def softmax_focal_loss(
     Raises:
         ValueError: if `reduction` is none of these.
     """
+    return _reduced(_softmax_loss(logits, target, weight, float(gamma), float(alpha)), len(logits), reduction)
+
+
+def softmax_focal_loss_reference(
+    logits: Tensor,
+    target: Tensor,
+    gamma: float = 2.0,
+    alpha: float = 0.25,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """The definition of `softmax_focal_loss`."""
     log_p = logits.log_softmax(1).gather(1, _clamped(target, logits.shape[1])[:, None])[:, 0]
     loss = -alpha * (1 - log_p.exp()) ** gamma * log_p
     if weight is not None:
@@ -144,6 +159,10 @@ def _targets(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _sigmoid_loss(
     logits: Tensor, target: Tensor, weight: Tensor | None, gamma: float, alpha: float
 ) -> Tensor:
+    if triton_kernels.enabled(logits, target):
+        from opsin.core.ops.triton_kernels.focal_loss import sigmoid_forward
+
+        return sigmoid_forward(logits, target, weight, gamma, alpha)
     loss = torch.empty_like(logits, memory_format=torch.contiguous_format)
     blocks = _blocks(logits)
     for start in blocks:
@@ -158,6 +177,10 @@ def _sigmoid_loss(
 def _sigmoid_loss_backward(
     grad: Tensor, logits: Tensor, target: Tensor, weight: Tensor | None, gamma: float, alpha: float
 ) -> Tensor:
+    if triton_kernels.enabled(grad, logits, target):
+        from opsin.core.ops.triton_kernels.focal_loss import sigmoid_backward
+
+        return sigmoid_backward(grad, logits, target, weight, gamma, alpha)
     slope = torch.empty_like(logits, memory_format=torch.contiguous_format)
     blocks = _blocks(logits)
     for start in blocks:
@@ -195,3 +218,53 @@ def _vjp(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _sigmoid_loss.register_autograd(_vjp, setup_context=_context)
+
+
+@torch.library.custom_op("opsin::softmax_focal_loss", mutates_args=())
+def _softmax_loss(
+    logits: Tensor, target: Tensor, weight: Tensor | None, gamma: float, alpha: float
+) -> Tensor:
+    if triton_kernels.enabled(logits, target):
+        from opsin.core.ops.triton_kernels.focal_loss import softmax_forward
+
+        return softmax_forward(logits, target, weight, gamma, alpha)
+    return softmax_focal_loss_reference(logits, target, gamma, alpha, weight, "none")
+
+
+@torch.library.custom_op("opsin::softmax_focal_loss_backward", mutates_args=())
+def _softmax_loss_backward(
+    grad: Tensor, logits: Tensor, target: Tensor, weight: Tensor | None, gamma: float, alpha: float
+) -> Tensor:
+    if triton_kernels.enabled(grad, logits, target):
+        from opsin.core.ops.triton_kernels.focal_loss import softmax_backward
+
+        return softmax_backward(grad, logits, target, weight, gamma, alpha)
+    log_p = logits.log_softmax(1)
+    wanted = _clamped(target, logits.shape[1])[:, None]
+    own = log_p.gather(1, wanted)[:, 0]
+    miss = 1 - own.exp()
+    ratio = torch.where(miss > 0, own / miss, -1.0)  # its limit as p goes to 1
+    by_log = alpha * _powered(miss, gamma) * (gamma * own.exp() * ratio - 1) * grad
+    if weight is not None:
+        by_log = by_log * _row_weight(weight, target)
+    by_log = torch.where(_is_class(target, logits.shape[1]), by_log, 0.0)[:, None].to(logits.dtype)
+    return (log_p.exp() * -by_log).scatter_add_(1, wanted, by_log)
+
+
+@_softmax_loss.register_fake
+def _softmax_loss_fake(logits: Tensor, *_: object) -> Tensor:
+    return logits.new_empty(logits.shape[0])
+
+
+@_softmax_loss_backward.register_fake
+def _softmax_loss_backward_fake(grad: Tensor, logits: Tensor, *_: object) -> Tensor:
+    return logits.new_empty(logits.shape)
+
+
+def _softmax_vjp(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    logits, target, *weights = ctx.saved_tensors
+    weight = weights[0] if ctx.with_weight else None
+    return _softmax_loss_backward(grad, logits, target, weight, ctx.gamma, ctx.alpha), None, None, None, None
+
+
+_softmax_loss.register_autograd(_softmax_vjp, setup_context=_context)

@@ -18,16 +18,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from opsin.core.ops import kernels
+from opsin.core.ops import kernels, triton_kernels
 from opsin.core.ops.bilinear import bilinear_sample
 from opsin.core.ops.gradients import gradients
 
 Pair = int | tuple[int, int] | list[int]
-BLOCK_NUMBERS = 1 << 21  # numbers of the columns held at once (8 MiB of floats)
+BLOCK_NUMBERS = 1 << 21  # numbers of the columns held at once on the CPU (8 MiB of floats)
+GPU_BLOCK_NUMBERS = 1 << 25
 
 
 class _Settings(NamedTuple):
@@ -158,7 +158,11 @@ def _tap_places(x: Tensor, weight: Tensor, settings: _Settings) -> tuple[Tensor,
 
 
 class _Columns:
-    """The columns of a CPU convolution, block by block, as the kernels want them."""
+    """The columns of a convolution, block by block; `gather` and `scatter` are the Numba or Triton kernels'.
+
+    What these read is contiguous: maps (B, H, W, C), offset (B, G, K, 2, out_h, out_w), mask (B, G, K, out_h,
+    out_w), of no elements where there is none, and the geometry that they name.
+    """
 
     def __init__(
         self, x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, settings: _Settings
@@ -167,17 +171,22 @@ class _Columns:
         self.out_h, self.out_w = settings.output_size(x, weight)
         self.taps, self.channels, self.groups = weight.shape[2] * weight.shape[3], x.shape[1], settings.groups
         places = (len(x), settings.deform_groups, self.taps)
-        self.maps = kernels.array(x.to(self.dtype).permute(0, 2, 3, 1))
-        self.offset = kernels.array(offset.to(self.dtype)).reshape(*places, 2, self.out_h, self.out_w)
-        masks = x.new_zeros(*places, 0, 0) if mask is None else mask.view(*places, self.out_h, self.out_w)
-        self.mask = kernels.array(masks.to(self.dtype))
-        self.geometry = np.array([weight.shape[3], *settings[:6]], dtype=np.int64)
+        self.maps = x.detach().to(self.dtype).permute(0, 2, 3, 1).contiguous()
+        self.offset = self._kept(offset, *places, 2, self.out_h, self.out_w)
+        self.mask = self._kept(mask, *places, self.out_h, self.out_w)
+        self.geometry = (weight.shape[3], *settings[:6])
         grouped = weight.to(self.dtype).view(
             settings.groups, weight.shape[0] // settings.groups, -1, self.taps
         )
         self.weight = grouped.transpose(2, 3).flatten(2)  # (groups, out / groups, taps * C / groups)
-        self.rows = max(1, min(BLOCK_NUMBERS // max(1, self.taps * self.channels), self.out_h * self.out_w))
-        self.buffer = torch.empty(self.rows, self.taps, self.channels, dtype=self.dtype)
+        numbers = BLOCK_NUMBERS if x.device.type == "cpu" else GPU_BLOCK_NUMBERS
+        self.rows = max(1, min(numbers // max(1, self.taps * self.channels), self.out_h * self.out_w))
+        self.buffer = self.maps.new_empty(self.rows, self.taps, self.channels)
+
+    def _kept(self, tensor: Tensor | None, *shape: int) -> Tensor:
+        if tensor is None:
+            return self.maps.new_zeros(*shape[:-2], 0, 0)
+        return tensor.detach().to(self.dtype).contiguous().view(shape)
 
     def blocks(self) -> Iterator[tuple[int, slice]]:
         """Image and output places of each block; a block never spans two images."""
@@ -188,13 +197,11 @@ class _Columns:
 
     def gather(self, b: int, places: slice) -> Tensor:
         """The block's columns, (rows, taps, C), in a buffer that the next block overwrites."""
-        from opsin.core.ops.kernels.deform_conv import gather
+        raise NotImplementedError
 
-        rows, first = places.stop - places.start, b * self.out_h * self.out_w + places.start
-        kernels.run(
-            gather, rows, first, self.maps, self.offset, self.mask, self.geometry, self.buffer.numpy()
-        )
-        return self.buffer[:rows]
+    def scatter(self, b: int, places: slice, grad: Tensor, sums: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Takes the gradient of the block's columns, (rows, taps, C), on to that of maps, offset and mask."""
+        raise NotImplementedError
 
     def of_group(self, columns: Tensor, group: int) -> Tensor:
         """The columns of one convolution group, (rows, taps * C / groups)."""
@@ -202,15 +209,64 @@ class _Columns:
         return columns[:, :, group * width : (group + 1) * width].flatten(1)
 
 
+class _NumbaColumns(_Columns):
+    """On the CPU; the kernels number output places over all images."""
+
+    def _first(self, b: int, places: slice) -> int:
+        return b * self.out_h * self.out_w + places.start
+
+    def gather(self, b: int, places: slice) -> Tensor:
+        from opsin.core.ops.kernels.deform_conv import gather
+
+        columns = self.buffer[: places.stop - places.start]
+        read = map(kernels.array, (self.maps, self.offset, self.mask))
+        kernels.run(gather, len(columns), self._first(b, places), *read, self.geometry, columns.numpy())
+        return columns
+
+    def scatter(self, b: int, places: slice, grad: Tensor, sums: tuple[Tensor, Tensor, Tensor]) -> None:
+        from opsin.core.ops.kernels.deform_conv import backward_places, scatter
+
+        first, rows, given = self._first(b, places), len(grad), grad.numpy()
+        maps, *shared = map(kernels.array, (self.maps, self.offset, self.mask))
+        by_maps, *by_places = (tensor.numpy() for tensor in sums)
+        kernels.run(backward_places, rows, first, maps, *shared, self.geometry, given, *by_places)
+        kernels.run(scatter, self.channels, first, rows, *shared, self.geometry, given, by_maps)
+
+
+class _TritonColumns(_Columns):
+    """On a GPU; the kernels see one image."""
+
+    def gather(self, b: int, places: slice) -> Tensor:
+        from opsin.core.ops.triton_kernels.deform_conv import gather
+
+        columns = self.buffer[: places.stop - places.start]
+        gather(places.start, self.maps[b], self.offset[b], self.mask[b], self.geometry, columns)
+        return columns
+
+    def scatter(self, b: int, places: slice, grad: Tensor, sums: tuple[Tensor, Tensor, Tensor]) -> None:
+        from opsin.core.ops.triton_kernels.deform_conv import scatter
+
+        read = (self.maps[b], self.offset[b], self.mask[b])
+        scatter(places.start, *read, self.geometry, grad, *(tensor[b] for tensor in sums))
+
+
+def _kind_of_columns(*tensors: Tensor, backward: bool) -> type[_Columns] | None:
+    """Which kernels may work on `tensors`; None: the PyTorch path has to."""
+    if triton_kernels.may_scatter(*tensors) if backward else triton_kernels.enabled(*tensors):
+        return _TritonColumns
+    return _NumbaColumns if kernels.enabled(*tensors) else None
+
+
 @torch.library.custom_op("opsin::modulated_deform_conv", mutates_args=())
 def _convolve(
     x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor | None, settings: list[int]
 ) -> Tensor:
     named = _Settings(*settings)
-    if not kernels.enabled(x, offset, weight):
+    kind = _kind_of_columns(x, offset, weight, backward=False)
+    if kind is None:
         return modulated_deform_conv2d_reference(x, offset, mask, weight, bias, *_as_pairs(named))
-    columns = _Columns(x, offset, mask, weight, named)
-    out = torch.empty(len(x), weight.shape[0], columns.out_h * columns.out_w, dtype=columns.dtype)
+    columns = kind(x, offset, mask, weight, named)
+    out = columns.maps.new_empty(len(x), weight.shape[0], columns.out_h * columns.out_w)
     grouped = out.unflatten(1, (named.groups, -1))
     for b, places in columns.blocks():
         block = columns.gather(b, places)
@@ -231,32 +287,29 @@ def _as_pairs(settings: _Settings) -> tuple[Any, ...]:
 def _convolve_backward(
     grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, settings: list[int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, offset, mask (no elements where there is none) and weight, by the CPU kernels."""
-    from opsin.core.ops.kernels.deform_conv import backward_places, scatter
-
+    """Gradients of x, offset, mask (no elements where there is none) and weight, by the kernels."""
     named = _Settings(*settings)
-    columns = _Columns(x, offset, mask, weight, named)
-    grad_x = torch.zeros(columns.maps.shape, dtype=columns.dtype)
-    grad_offset = torch.zeros(columns.offset.shape, dtype=columns.dtype)
-    grad_mask = torch.zeros(columns.mask.shape, dtype=columns.dtype)
+    kind = _kind_of_columns(grad, x, offset, weight, backward=True)
+    assert kind is not None
+    columns = kind(x, offset, mask, weight, named)
+    sums = (
+        torch.zeros_like(columns.maps),
+        torch.zeros_like(columns.offset),
+        torch.zeros_like(columns.mask),
+    )
     grad_weight = torch.zeros_like(columns.weight)
     grad_columns = torch.empty_like(columns.buffer)
     grouped = grad.to(columns.dtype).contiguous().flatten(2).unflatten(1, (named.groups, -1))
-    shared = (columns.offset, columns.mask, columns.geometry)
+    width = columns.channels // named.groups
     for b, places in columns.blocks():
         block, rows = columns.gather(b, places), places.stop - places.start
-        first = b * columns.out_h * columns.out_w + places.start
         for group in range(named.groups):
             grad_out = grouped[b, group, :, places]
             grad_weight[group].addmm_(grad_out, columns.of_group(block, group))
-            width = columns.channels // named.groups
             part = (grad_out.T @ columns.weight[group]).view(rows, columns.taps, width)
             grad_columns[:rows, :, group * width : (group + 1) * width] = part
-        given = grad_columns.numpy()
-        kernels.run(
-            backward_places, rows, first, columns.maps, *shared, given, grad_offset.numpy(), grad_mask.numpy()
-        )
-        kernels.run(scatter, columns.channels, first, rows, *shared, given, grad_x.numpy())
+        columns.scatter(b, places, grad_columns[:rows], sums)
+    grad_x, grad_offset, grad_mask = sums
     back = grad_weight.view(weight.shape[0], columns.taps, -1).transpose(1, 2).reshape(weight.shape)
     return (
         grad_x.permute(0, 3, 1, 2).to(x.dtype).contiguous(),
@@ -289,29 +342,30 @@ def _context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _vjp(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, offset, *masks, weight = ctx.saved_tensors
-    if kernels.enabled(grad, *ctx.saved_tensors):
-        mask = masks[0] if ctx.with_mask else None
-        grad_x, grad_offset, grad_mask, grad_weight = _convolve_backward(
-            grad, x, offset, mask, weight, ctx.settings
-        )
+    mask = masks[0] if ctx.with_mask else None
+    if (
+        _kind_of_columns(grad, x, offset, weight, backward=True) is None
+    ):  # autograd does not work inside an op
+        results = _reference_gradients(grad, x, offset, mask, weight, _Settings(*ctx.settings))
     else:
-        grad_x, grad_offset, grad_weight, *rest = _reference_gradients(ctx, grad)
-        grad_mask = rest[0] if ctx.with_mask else x.new_zeros(0)
+        results = _convolve_backward(grad, x, offset, mask, weight, ctx.settings)
+    grad_x, grad_offset, grad_mask, grad_weight = results
     grad_bias = grad.sum((0, 2, 3)) if ctx.with_bias else None  # autograd gives it the bias's dtype
     return grad_x, grad_offset, grad_mask if ctx.with_mask else None, grad_weight, grad_bias, None
 
 
-def _reference_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-    """Gradients of x, offset, weight and, where there is one, mask."""
-    x, offset, *masks, weight = ctx.saved_tensors
+def _reference_gradients(
+    grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, settings: _Settings
+) -> tuple[Tensor, ...]:
+    """Gradients of x, offset, mask (no elements where there is none) and weight, by autograd."""
 
     def convolve(x: Tensor, offset: Tensor, weight: Tensor, *masks: Tensor) -> Tensor:
         mask = masks[0] if masks else None
-        return modulated_deform_conv2d_reference(
-            x, offset, mask, weight, None, *_as_pairs(_Settings(*ctx.settings))
-        )
+        return modulated_deform_conv2d_reference(x, offset, mask, weight, None, *_as_pairs(settings))
 
-    return gradients(convolve, (x, offset, weight, *masks), grad)
+    inputs = (x, offset, weight) if mask is None else (x, offset, weight, mask)
+    grad_x, grad_offset, grad_weight, *rest = gradients(convolve, inputs, grad)
+    return grad_x, grad_offset, rest[0] if rest else x.new_empty(0), grad_weight
 
 
 _convolve.register_autograd(_vjp, setup_context=_context)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from opsin.core.ops import kernels
+from opsin.core.ops import kernels, triton_kernels
 
 OUTSIDE = 9.0  # stands for a place that is NaN or infinite: outside every map
 
@@ -35,7 +35,7 @@ def ms_deform_attn(value: Tensor, shapes: Tensor, places: Tensor, weight: Tensor
         (B, Q, M * D), head after head.
 
     Raises:
-        ValueError: if the levels' sizes do not add up to S (on the CPU).
+        ValueError: if the levels' sizes do not add up to S (on the CPU; to Triton what lies beyond is outside).
     """
     return _attend(value, shapes, places, weight)
 
@@ -69,22 +69,30 @@ def _levels(shapes: Tensor, value: Tensor) -> list[tuple[int, int, int]]:
     return levels
 
 
-def _arrays(dtype: torch.dtype, shapes: Tensor, *tensors: Tensor) -> list[kernels.Array]:
-    value, *others = (kernels.array(tensor.detach().to(dtype)) for tensor in tensors)
-    return [value, kernels.array(shapes.long()), *others]
+def _contiguous(dtype: torch.dtype, value: Tensor, shapes: Tensor, *tensors: Tensor) -> list[Tensor]:
+    """What the kernels read: contiguous, shapes int64, the others of `dtype`."""
+    given = (value.to(dtype), shapes.long(), *(tensor.to(dtype) for tensor in tensors))
+    return [tensor.detach().contiguous() for tensor in given]
 
 
 @torch.library.custom_op("opsin::ms_deform_attn", mutates_args=())
 def _attend(value: Tensor, shapes: Tensor, places: Tensor, weight: Tensor) -> Tensor:
     batch, _, heads, width_d = value.shape
-    if not kernels.enabled(value, shapes, places, weight):
-        return ms_deform_attn_reference(value, shapes, places, weight)
-    from opsin.core.ops.kernels.ms_deform_attn import forward
-
-    _levels(shapes, value)  # the kernel does not check its indices
+    if value.device.type == "cpu":
+        _levels(shapes, value)  # the kernels do not check their indices
     dtype = kernels.working_dtype(value.dtype)
-    out = torch.zeros(batch, places.shape[1], heads, width_d, dtype=dtype)
-    kernels.run(forward, batch * heads, *_arrays(dtype, shapes, value, places, weight), out.numpy())
+    given = _contiguous(dtype, value, shapes, places, weight)
+    out = torch.zeros(batch, places.shape[1], heads, width_d, dtype=dtype, device=value.device)
+    if triton_kernels.enabled(*given):
+        from opsin.core.ops.triton_kernels import ms_deform_attn as on_gpu
+
+        on_gpu.forward(*given, out)
+    elif kernels.enabled(*given):
+        from opsin.core.ops.kernels.ms_deform_attn import forward
+
+        kernels.run(forward, batch * heads, *map(kernels.array, given), out.numpy())
+    else:
+        return ms_deform_attn_reference(value, shapes, places, weight)
     return out.flatten(2).to(value.dtype)
 
 
@@ -96,23 +104,27 @@ def _attend_backward(
     batch, _, heads, width_d = value.shape
     dtype = kernels.working_dtype(value.dtype)
     zeros = [torch.zeros(t.shape, dtype=dtype, device=t.device) for t in (value, places, weight)]
-    grad = grad.to(dtype).reshape(batch, places.shape[1], heads, width_d)
-    if kernels.enabled(value, shapes, places, weight):
+    grad = grad.to(dtype).reshape(batch, places.shape[1], heads, width_d).contiguous()
+    given = [*_contiguous(dtype, value, shapes, places, weight), grad]
+    if triton_kernels.may_scatter(*given):
+        from opsin.core.ops.triton_kernels import ms_deform_attn as on_gpu
+
+        on_gpu.backward(*given, *zeros)
+    elif kernels.enabled(*given):
         from opsin.core.ops.kernels.ms_deform_attn import backward
 
-        given = _arrays(dtype, shapes, value, places, weight)
-        kernels.run(backward, batch * heads, *given, kernels.array(grad), *(t.numpy() for t in zeros))
+        kernels.run(backward, batch * heads, *map(kernels.array, (*given, *zeros)))
     else:
-        _add_gradients(grad, value.to(dtype), shapes, places.to(dtype), weight.to(dtype), *zeros)
+        _add_gradients(*given, *zeros)
     return zeros[0].to(value.dtype), zeros[1].to(places.dtype), zeros[2].to(weight.dtype)
 
 
 def _add_gradients(
-    grad: Tensor,
     value: Tensor,
     shapes: Tensor,
     places: Tensor,
     weight: Tensor,
+    grad: Tensor,
     grad_value: Tensor,
     grad_places: Tensor,
     grad_weight: Tensor,

@@ -6,8 +6,8 @@ decays their scores. What a naive reading misses: the comparison with the thresh
 (IoU > t goes) and not in the soft and the matched one (IoU >= t), as in mmcv; boxes of no area have IoU NaN
 with each other and stay.
 
-Results index the given boxes. On a GPU the boxes are brought to the CPU, suppressed there, and the indices
-sent back, until a Triton kernel takes over.
+Results index the given boxes. On a GPU the hard form is a Triton kernel; for the other forms (and without
+Triton) the boxes are brought to the CPU, suppressed there, and the indices sent back.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from opsin.core.ops import kernels
+from opsin.core.ops import kernels, triton_kernels
 from opsin.core.ops.bbox_overlaps import bbox_overlaps
 
 METHODS = ("naive", "linear", "gaussian")
@@ -51,6 +51,12 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
     Returns:
         (K,) int64 indices of the boxes that stay, best first; equal scores stay in their order.
     """
+    if triton_kernels.enabled(boxes, scores):
+        from opsin.core.ops.triton_kernels.nms import suppress
+
+        order = scores.argsort(descending=True, stable=True)
+        edges = boxes.detach().to(kernels.working_dtype(boxes.dtype))[order].T.contiguous()
+        return order[suppress(edges, iou_threshold, offset)]
     if not kernels.enabled(boxes.cpu(), scores.cpu()):
         return nms_reference(boxes, scores, iou_threshold, offset)
     order, by = _suppressors(boxes.detach().cpu(), scores.detach().cpu(), iou_threshold, offset)

@@ -9,7 +9,8 @@ one between -1 and 0 or beyond the last cell takes the border's value; `sampling
 bins) samples along each axis of each bin, which differs from region to region.
 
 The average is separable: a bin is `Wy @ map @ Wx'` with `Wy`, `Wx` the summed weights of its samples along
-each axis. The CPU kernel and the PyTorch path both use that; the reference takes each sample for itself.
+each axis. The CPU kernel and the PyTorch path both use that; the GPU kernel and the reference take each
+sample for itself.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from opsin.core.ops import kernels
+from opsin.core.ops import kernels, triton_kernels
 from opsin.core.ops.bilinear import axis_corners, bilinear_sample
 
 Pair = int | tuple[int, int] | list[int]
@@ -53,7 +54,7 @@ def roi_align(
 
     Raises:
         ValueError: if `pool_mode` is unknown; on the CPU also if an aligned region has a negative extent, or
-            its image index is none. A region with a corner that is NaN pools 0.
+            its image index is none (0 is what Triton pools then). A region with a corner that is NaN pools 0.
     """
     return roi_align_with_argmax(x, rois, output_size, spatial_scale, sampling_ratio, pool_mode, aligned)[0]
 
@@ -183,6 +184,29 @@ def _blocked(x: Tensor) -> Tensor:
     return x.unflatten(1, (-1, max(sizes, default=max(1, x.shape[1]))))
 
 
+def _average_on_gpu(x: Tensor, rois: Tensor, settings: tuple[int, int, float, int, bool]) -> Tensor:
+    from opsin.core.ops.triton_kernels.roi_align import forward
+
+    pooled = x.new_zeros(len(rois), *settings[:2], x.shape[1])
+    if x.numel():
+        grid = (part.contiguous() for part in _grid(rois, *settings))
+        forward(x.permute(0, 2, 3, 1).contiguous(), *grid, pooled)
+    return pooled.permute(0, 3, 1, 2).contiguous()
+
+
+def _average_backward_on_gpu(
+    grad: Tensor, rois: Tensor, shape: list[int], settings: tuple[int, int, float, int, bool]
+) -> Tensor:
+    from opsin.core.ops.triton_kernels.roi_align import backward
+
+    batch, channels, height, width = shape
+    grad_maps = grad.new_zeros(batch, height, width, channels)
+    if grad_maps.numel():
+        grid = (part.contiguous() for part in _grid(rois, *settings))
+        backward(grad.permute(0, 2, 3, 1).contiguous(), *grid, grad_maps)
+    return grad_maps.permute(0, 3, 1, 2).contiguous()
+
+
 def _kernel_grid(rois: Tensor, settings: tuple[int, int, float, int, bool]) -> list[kernels.Array]:
     return [kernels.array(part) for part in _grid(rois, *settings)]
 
@@ -208,6 +232,8 @@ def _average(
     dtype = kernels.working_dtype(x.dtype)
     out = torch.zeros(len(rois), x.shape[1], bins_y, bins_x, dtype=dtype, device=x.device)
     x_, rois_ = x.detach().to(dtype), rois.detach().to(dtype)
+    if triton_kernels.enabled(x, rois):
+        return _average_on_gpu(x_, rois_, settings).to(x.dtype)
     if kernels.enabled(x, rois):
         from opsin.core.ops.kernels.roi_align import forward
 
@@ -247,6 +273,8 @@ def _average_backward(
     dtype = kernels.working_dtype(grad.dtype)
     grad_, rois_ = grad.detach().to(dtype), rois.detach().to(dtype)
     batch, _, height, width = shape
+    if triton_kernels.may_scatter(grad, rois):
+        return _average_backward_on_gpu(grad_, rois_, shape, settings).to(grad.dtype)
     if kernels.enabled(grad, rois):
         from opsin.core.ops.kernels.roi_align import backward
 

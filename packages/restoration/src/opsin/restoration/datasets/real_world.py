@@ -1,15 +1,16 @@
 """Training pairs for photographs as people have them: the two rounds of degradation of Real-ESRGAN.
 
-"Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data" (arXiv 2107.10833), with the
-settings of HAT's real-world models. HR picture uint8 (H, W, 3) to LR picture uint8 (H/scale, W/scale, 3):
+"Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data" (arXiv 2107.10833), with
+the settings of HAT's real-world models. HR picture uint8 (H, W, 3) to LR picture uint8 (H/scale, W/scale, 3):
 
-    blur, resize, noise, JPEG, blur, resize, noise, then in either order (resize to LR, ringing filter) and JPEG
+    blur, resize, noise, JPEG, blur, resize, noise, then in either order
+    (resize to LR, ringing filter) and JPEG
 
-The authors degrade batches on the GPU. A batch has one factor of each resize there, so they keep a pool of 180
-pairs, out of which mixed batches are drawn. Here every picture is degraded alone, in the data loader's workers,
-so each pair of a batch has a degradation of its own and no pool is needed; what a pair is follows from seed,
-epoch and position, so that training resumes exactly. JPEG is OpenCV's: no gradient passes through the
-degradation, which a differentiable one would be for.
+The authors degrade batches on the GPU. All pictures of a batch are resized by the same factors there, so they
+keep a pool of 180 pairs and draw mixed batches out of it. Here every picture is degraded alone, in the data
+loader's workers: each pair of a batch has a degradation of its own, and no pool is needed. What a pair is
+follows from seed, epoch and position, so that training resumes exactly. JPEG is OpenCV's: a differentiable
+one would serve gradients through the degradation, and none pass.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ class RealWorldDegradation(BaseTransform):
     Randomness comes from NumPy's global generator, which the engine seeds for each sample.
 
     Args:
-        sharpen: adds `sharp_img`, `gt_img` after unsharp masking, and degrades that one (the "sharper" model).
+        sharpen: adds `sharp_img`, `gt_img` after unsharp masking, and degrades that one ("sharper" model).
         first: what differs from the published first round, arguments of `Round`.
         second: the same for the second round.
 
@@ -140,7 +141,7 @@ class RealWorldDegradation(BaseTransform):
             raise UserError(f"{results['img_path']} is smaller than {scale}x{scale}")
         source = sharpened(target) if self.sharpen else target
         rng = np.random.default_rng(np.random.randint(2**31, size=4))
-        degraded = self.degraded(source.astype(np.float32) / 255, scale, rng)
+        degraded = self.degraded(source.astype(np.float32) / np.float32(255), scale, rng)
         pair = dict(img=np.rint(degraded * 255).clip(0, 255).astype(np.uint8), gt_img=target)
         return results | pair | (dict(sharp_img=source) if self.sharpen else {})
 
@@ -180,8 +181,8 @@ def gaussian_noise(image: Image, sigma: float, grey: bool, rng: np.random.Genera
 def poisson_noise(image: Image, scale: float, grey: bool, rng: np.random.Generator) -> Image:
     """Shot noise times `scale`: (H, W, 3), or (H, W, 1) from the grey picture if `grey`.
 
-    A pixel is taken for a count of photons: its value times the number of levels that the picture has, rounded
-    up to a power of 2.
+    A pixel is taken for a count of photons: its value times the number of levels that the picture has, which
+    is rounded up to a power of 2.
     """
     source = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None] if grey else image
     levels = np.rint(source * 255).clip(0, 255)
@@ -195,8 +196,8 @@ def jpeg(image: Image, quality: int) -> Image:
     """`image` after JPEG of `quality` (1 to 100), with halved chroma as JPEG files mostly have."""
     pixels = np.rint(image * 255).clip(0, 255).astype(np.uint8)
     _, encoded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-    return np.asarray(decoded[..., ::-1], np.float32) / 255
+    decoded = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.float32)
+    return decoded[..., ::-1] / np.float32(255)
 
 
 def _ringing(image: Image, rng: np.random.Generator) -> Image:

@@ -1,8 +1,8 @@
 """The perceptual loss: how far two pictures are apart in the features of an ImageNet classifier, VGG19.
 
 "Perceptual Losses for Real-Time Style Transfer and Super-Resolution" (arXiv 1603.08155), on VGG19 ("Very Deep
-Convolutional Networks for Large-Scale Image Recognition", arXiv 1409.1556). Pictures (N, 3, H, W), RGB from 0 to
-1, to a number. Features are taken before their ReLU.
+Convolutional Networks for Large-Scale Image Recognition", arXiv 1409.1556). Pictures (N, 3, H, W), RGB from 0
+to 1, to a number. Features are taken before their ReLU.
 
 The classifier's weights come from a file in torchvision's layout (`features.0.weight`, …). They are read when
 training starts, learn nothing and are in no checkpoint, so testing and predicting need no such file.
@@ -40,14 +40,12 @@ class Convolution(NamedTuple):
 
 
 def vgg19() -> list[Convolution]:
-    """The convolutions in their order: conv1_1 is `features.0`, conv1_2 `features.2`, conv2_1 `features.5`, …"""
+    """The convolutions in their order, conv1_1 to conv5_4."""
     convolutions, place, in_channels = [], 0, 3
     for stage, widths in enumerate(STAGES, 1):
         for number, channels in enumerate(widths, 1):
             name, pooled = f"conv{stage}_{number}", stage > 1 and number == 1
-            convolutions.append(
-                Convolution(name, f"features.{place}", (channels, in_channels), pooled)
-            )
+            convolutions.append(Convolution(name, f"features.{place}", (channels, in_channels), pooled))
             place, in_channels = place + 2, channels  # a ReLU follows
         place += 1  # the pooling
     return convolutions
@@ -107,7 +105,7 @@ class PerceptualLoss(BaseModule):
                 tensor = tensors.get(f"{source}.{kind}")
                 if tensor is None or tensor.shape != shape:
                     raise UserError(
-                        f"{path} is not torchvision's VGG19: {source}.{kind} is not there with the shape {shape}"
+                        f"{path} is not torchvision's VGG19: {source}.{kind} of shape {shape} is missing"
                     )
                 self.register_buffer(f"{name}_{kind}", tensor.to(self.mean), persistent=False)
 

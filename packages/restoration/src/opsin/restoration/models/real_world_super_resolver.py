@@ -1,4 +1,4 @@
-"""The model that trains a super-resolution network against a discriminator, for photographs as people have them.
+"""The model that trains a super-resolution network against a discriminator, for real-world photographs.
 
 Its losses are those of "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks" (arXiv 1809.00219)
 and Real-ESRGAN (arXiv 2107.10833), as HAT's real-world models use them: L1 and perceptual loss against the
@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from mmengine.dist import all_reduce_params
 from mmengine.optim import OptimWrapper, OptimWrapperDict

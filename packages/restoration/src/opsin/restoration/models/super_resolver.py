@@ -82,7 +82,9 @@ class SuperResolver(BaseModel):
         network = f"{prefix}network."
         if not any(name.startswith(network) for name in state_dict):
             convert = getattr(self.network, "from_published", dict)
-            bare = {n.removeprefix(prefix): state_dict.pop(n) for n in list(state_dict) if n.startswith(prefix)}
+            bare = {
+                n.removeprefix(prefix): state_dict.pop(n) for n in list(state_dict) if n.startswith(prefix)
+            }
             state_dict.update({f"{network}{name}": tensor for name, tensor in convert(bare).items()})
         super()._load_from_state_dict(state_dict, prefix, *torch_arguments)
 
@@ -98,7 +100,7 @@ class SuperResolver(BaseModel):
 
 
 def targets(data_samples: Sequence[SuperResolutionSample] | None) -> Tensor:
-    """What restored pictures should be, (N, 3, H, W) from 0 to 1: `sharp_img`, or `gt_img` where it is absent.
+    """What restored pictures should be, (N, 3, H, W) from 0 to 1: `sharp_img`, or `gt_img` if there is none.
 
     Raises:
         UserError: if there are no HR pictures.

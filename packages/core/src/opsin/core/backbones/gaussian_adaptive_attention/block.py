@@ -40,7 +40,7 @@ class GaussianAdaptiveAttention(nn.Module):
         eps: what is added to the variance, and the least sum of weights.
 
     Raises:
-        UserError: without a Gaussian.
+        UserError: without a Gaussian, and in use for an axis of less than two elements (no variance).
     """
 
     def __init__(
@@ -55,6 +55,8 @@ class GaussianAdaptiveAttention(nn.Module):
 
     def weights(self, x: Tensor) -> Tensor:
         """Of a tensor of two dimensions or more its weights, of the same shape; padding has some too."""
+        if x.shape[self.norm_axis] < 2:
+            raise UserError(f"axis {self.norm_axis} of {list(x.shape)} is too short for a variance")
         known = x if self.padding_value is None else x.masked_fill(x == self.padding_value, 0.0)
         var, mean = torch.var_mean(known, self.norm_axis, keepdim=True)
         var = var + self.eps
@@ -88,7 +90,7 @@ class MultiHeadGaussianAdaptiveAttention(nn.Module):
         num_heads: chunks.
 
     Raises:
-        UserError: without a head, and in use for an axis shorter than there are heads.
+        UserError: without a head, and in use for an axis that gives a head less than two elements.
     """
 
     def __init__(
@@ -106,9 +108,10 @@ class MultiHeadGaussianAdaptiveAttention(nn.Module):
     def attend(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """A tensor to the weighed one, and the weights without their gradient."""
         heads, length = len(self.attention_heads), x.shape[self.norm_axis]
-        if length < heads:
+        if length < 2 * heads:
             raise UserError(
-                f"axis {self.norm_axis} of {list(x.shape)} is shorter than there are heads ({heads})"
+                f"axis {self.norm_axis} of {list(x.shape)} is too short for {heads} heads",
+                "each needs two elements for a variance",
             )
         size = length // heads
         chunks = x.split([size] * (heads - 1) + [length - size * (heads - 1)], self.norm_axis)
@@ -185,7 +188,8 @@ class GaussianPlugin(GaussianBlock):
         norm_axis: 1 weighs the channels at every place, 2 and 3 rows and columns.
 
     Raises:
-        UserError: for more heads than channels, or another axis.
+        UserError: for another axis, for more heads than pairs of channels, and in use for a map whose axis
+            is too short for the heads.
     """
 
     _abbr_ = "gaussian"  # mmcv names a plugin after this
@@ -201,7 +205,7 @@ class GaussianPlugin(GaussianBlock):
     ) -> None:
         if norm_axis not in (1, 2, 3):
             raise UserError(f"norm_axis {norm_axis} of GaussianPlugin must be 1, 2 or 3")
-        if norm_axis == 1 and num_heads > in_channels:
-            raise UserError(f"{num_heads} heads of GaussianPlugin are more than {in_channels} channels")
+        if norm_axis == 1 and 2 * num_heads > in_channels:
+            raise UserError(f"{num_heads} heads of GaussianPlugin are too many for {in_channels} channels")
         layers = [[value] * num_layers for value in (norm_axis, num_heads, num_gaussians)]
         super().__init__(*layers)

@@ -9,7 +9,6 @@ from torch import Tensor
 from opsin.core.backbones.backbone import Classifier
 from opsin.core.backbones.gaussian_adaptive_attention.encoder import FrozenEncoder
 from opsin.core.backbones.gaussian_adaptive_attention.heads import LayerHead
-from opsin.core.errors import UserError
 from opsin.registry import MODELS
 
 
@@ -19,14 +18,14 @@ class FrozenEncoderClassifier(Classifier):
 
     Args:
         encoder: config of the backbone, see `FrozenEncoder`; its weights come by its own `init_cfg`.
-        head: config of a head without its `num_layers` and `feature_size`, which the encoder tells;
+        head: config of a `LayerHead` without its `num_layers` and `feature_size`, which the encoder tells;
             `dict(type="opsin.GATHead")` if None.
         num_classes: logits; 0 for none.
         cache: folder for the encoder's features, see `FrozenEncoder`.
         with_cp, init_cfg: see `Trunk`; nothing is checkpointed.
 
     Raises:
-        UserError: if the encoder's maps differ in channels or the head is no head of this family.
+        UserError: if the encoder's maps differ in channels, or the head doesn't fit their number.
     """
 
     head: LayerHead
@@ -45,8 +44,7 @@ class FrozenEncoderClassifier(Classifier):
         self.encoder = FrozenEncoder(encoder, cache)
         told = {"num_layers": self.encoder.num_layers, "feature_size": self.encoder.feature_size}
         built = MODELS.build({"type": "opsin.GATHead", **(head or {}), **told, "num_classes": num_classes})
-        if not isinstance(built, LayerHead):
-            raise UserError(f"{type(built).__name__} is no head for layers", "use opsin.GATHead, for example")
+        assert isinstance(built, LayerHead)
         self.head = built
         self.num_classes, self.num_features = num_classes, built.num_features
 

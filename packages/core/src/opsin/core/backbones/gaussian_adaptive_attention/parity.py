@@ -39,8 +39,14 @@ def _input(case: Case) -> Tensor:
     return next(iter(case.inputs().values()))
 
 
-def _named(case: Case, found: dict[str, Tensor], otherwise: Tensor) -> Tensors:
-    return {name: found.get(name, otherwise) for name in case.meta["outputs"]}
+def _named(case: Case, found: dict[str, Tensor]) -> Tensors:
+    """What the case asks for: by its name, else the first of what was found that has its shape."""
+    outputs = {}
+    for name, spec in case.meta["outputs"].items():
+        alike = [tensor for tensor in found.values() if list(tensor.shape) == spec["shape"]]
+        if name in found or alike:
+            outputs[name] = found[name] if name in found else alike[0]
+    return outputs
 
 
 def _attended(case: Case, out: Tensor, weights: list[Tensor]) -> Tensors:
@@ -50,10 +56,10 @@ def _attended(case: Case, out: Tensor, weights: list[Tensor]) -> Tensors:
         if re.search("attention|weight|mixture", name):
             number = re.search(r"\d+$", name)
             found[name] = weights[int(number[0]) if number else 0]
-    return _named(case, found, out)
+    return _named(case, found)
 
 
-@adapter(SYSTEM, r"GaussianBlock\.py GaussianBlock|\.py GaussianBlock")
+@adapter(SYSTEM, r"\.py GaussianBlock")
 @torch.no_grad()
 def _run_block(case: Case) -> Tensors:
     given = case.built_with
@@ -106,9 +112,9 @@ def _run_focal_loss(case: Case) -> Tensors:
     return dict.fromkeys(case.meta["outputs"], loss)
 
 
-def _layers_of(case: Case, x: Tensor) -> Tensor:
-    """Features (B, L, F); the published modules take a time axis of one step too."""
-    return x.mean(2) if x.ndim == 4 else x
+def _layers_of(x: Tensor) -> Tensor:
+    """Features (B, L, F) of a case's, which may be of one layer (B, F) or have a time axis (B, L, T, F)."""
+    return x.mean(2) if x.ndim == 4 else x[:, None] if x.ndim == 2 else x
 
 
 def _run_density(case: Case, module: nn.Module, prefix: str) -> Tensors:
@@ -116,7 +122,7 @@ def _run_density(case: Case, module: nn.Module, prefix: str) -> Tensors:
     assert isinstance(module, DensityAdaptiveAttention | DensityAdaptiveHeads)
     place(module, {re.sub(prefix, "daams.", name): t for name, t in case.state_dict().items()})
     x = _input(case)
-    gates = module.gates(_layers_of(case, x))
+    gates = module.gates(_layers_of(x))
     out = x * (gates[:, :, None] if x.ndim == 4 else gates)
     is_gate = {name: re.search("attention|weight|gates?$", name) is not None for name in case.meta["outputs"]}
     return {name: gates if is_gate[name] else out for name in is_gate}
@@ -164,7 +170,7 @@ def _head(case: Case) -> LayerHead:
             **settings,
         )
     features = next(shape[1] for name, shape in shapes.items() if name.endswith("in_proj_weight"))
-    read = _input(case).shape[1]
+    read = _layers_of(_input(case)).shape[1]
     return MHAHead(
         read if layers == 1 else layers,
         features,
@@ -191,9 +197,9 @@ def _run_experiment(case: Case) -> Tensors:
         return _run_density(case, heads, r"^(\w+\.)?(gcts|daams)\.")
     head = _head(case).eval()
     place(head, case.state_dict())
-    x = _layers_of(case, _input(case))
+    x = _layers_of(_input(case))
     mixed = head.mix(x)
     found = {"logits": head(x), "mixed": mixed, "attended": mixed}
     if isinstance(head, GATHead | GroupedQueryHead):
         found |= {"gated": head.daam(x), "attention": head.daam.gates(x)}
-    return _named(case, found, found["logits"])
+    return _named(case, found)

@@ -1,17 +1,17 @@
-"""Neighborhood attention: each position attends to the K nearest along every axis, in one, two or three axes.
+"""Neighborhood attention: each position attends to the K nearest along every axis of one, two or three.
 
-Neighborhood Attention Transformer (arXiv 2204.07143); dilated: Dilated Neighborhood Attention Transformer (arXiv
-2209.15001); as NATTEN 0.17 defines it. Letters: B batch, K window, d dilation, L positions along an axis, D width
-of a head. Maps are (B, heads, L, D), (B, heads, H, W, D) or (B, heads, depth, H, W, D).
+Neighborhood Attention Transformer (arXiv 2204.07143), and Dilated Neighborhood Attention Transformer (arXiv
+2209.15001), as NATTEN 0.17 defines them. Letters: B batch, K window, d dilation, L positions along an axis, D
+width of a head. Maps are (B, heads, L, D), (B, heads, H, W, D) or (B, heads, depth, H, W, D).
 
-What a naive reading gets wrong: nothing is padded. At a border the window slides inwards until it fits, so every
-query sees exactly K keys, and entries of the bias table from the edges of its 2 K - 1 are used there. A dilated
-window holds positions congruent to the query's modulo d, and slides among those alone; bias entries count its
-steps, not positions.
+What a naive reading gets wrong: nothing is padded. At a border the window slides inwards until it fits, so
+every query sees exactly K keys, and the bias table's outer entries are used there alone. A dilated window
+holds positions congruent to the query's modulo d, and slides among those; bias entries count its steps, not
+positions.
 
-`reference` gathers the keys of every query and is the definition; `blocked` (PyTorch, everywhere) and `triton`
-(CUDA) compute it in tiles. Each is imported when it is first needed. As the registered op
-`opsin::neighborhood_attention` it works under autocast, `torch.compile` and `torch.export`.
+`reference` gathers the keys of every query and is the definition; `blocked` (PyTorch, everywhere) and
+`triton` (CUDA) compute it in tiles, forward and backward. Each is imported when it is first needed. As the
+registered op `opsin::neighborhood_attention` it works under autocast, `torch.compile` and `torch.export`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def neighborhood_attention(
 ) -> Tensor:
     """Attends from each position to its neighbourhood; differentiable in q, k, v and rpb.
 
-    Computes in float32 (float64 if q is), whatever the types given; each gradient has its tensor's type. Memory
-    beyond the maps' own does not grow with them. The same call gives the same numbers again.
+    Computes in float32 (float64 if q is), whatever the types given; each gradient has its tensor's type.
+    Memory beyond the maps' own does not grow with them. Deterministic.
 
     Args:
         q: queries (B, heads, *sizes, D) with one, two or three sizes, of any strides.
@@ -52,8 +52,8 @@ def neighborhood_attention(
         v: values, of q's shape.
         kernel_size: K, odd; one for all axes or one an axis.
         dilation: d, from 1; one for all axes or one an axis.
-        rpb: table (heads, 2 K - 1, …) with an axis for each of the map's, added to the scores of a key that is
-            i window steps after the query in entry K - 1 + i.
+        rpb: relative position bias (heads, 2 K - 1, …) with an axis for each of the map's: the score of a key
+            that lies i window steps after the query gets entry K - 1 + i.
         scale: of q; the default is D ** -0.5.
 
     Returns:
@@ -99,8 +99,8 @@ def _arguments(
             )
         if length < size * step:
             raise ValueError(
-                f"{axis} {length} is too small for kernel_size {size} with dilation {step}: it must be at least "
-                f"{size * step}"
+                f"{axis} {length} is too small for kernel_size {size} with dilation {step}: "
+                f"it must be at least {size * step}"
             )
     table = (q.shape[1], *(2 * size - 1 for size in kernels))
     for name, given, expected in (("k", k, q.shape), ("v", v, q.shape), ("rpb", rpb, table)):
@@ -124,6 +124,11 @@ def _implementation(device: torch.device) -> Any:
     return import_module(f"{__name__}.{'triton' if on_cuda else 'blocked'}")
 
 
+def _full_precision(device: torch.device) -> torch.autocast:
+    """Keeps autocast, which reaches into a registered op, from its matrix products."""
+    return torch.autocast(device.type, enabled=False)
+
+
 @torch.library.custom_op("opsin::neighborhood_attention", mutates_args=())
 def _attend(
     q: Tensor,
@@ -135,7 +140,8 @@ def _attend(
     scale: float,
 ) -> Tensor:
     given = Attention(q, k, v, rpb, tuple(kernel_size), tuple(dilation), scale)
-    return _implementation(q.device).forward(given)
+    with _full_precision(q.device):
+        return _implementation(q.device).forward(given)
 
 
 @_attend.register_fake
@@ -163,7 +169,8 @@ def _attend_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     given = Attention(q, k, v, rpb, tuple(kernel_size), tuple(dilation), scale)
-    found = _implementation(q.device).backward(given, dout)
+    with _full_precision(q.device):
+        found = _implementation(q.device).backward(given, dout)
     dq, dk, dv, drpb = (g.to((q if x is None else x).dtype) for g, x in zip(found, given[:4], strict=True))
     return dq, dk, dv, drpb
 

@@ -1,8 +1,9 @@
 """Neighborhood attention in matrix products, for any device.
 
-Queries go in tiles; a tile multiplies all keys that any of its queries sees, and masks those that a query does
-not see. So keys and values are read once a tile and not once a query, and no more than `BUDGET` scores exist at
-a time, whatever the map's size. The backward pass computes the scores again, tile by tile.
+Queries go in tiles; a tile multiplies all keys that any of its queries sees, and masks those that a query
+does not see. So keys and values are read once a tile and not once a query, and no more than `BUDGET` scores
+exist at a time, whatever the map's size. The backward pass computes the scores again, tile by tile. A NaN or
+an infinity makes NaN of whole tiles of outputs, not of those alone whose queries see it.
 
 Letters: B batch, M classes of a dilation (see `windows`), Q queries of a tile, K keys that the tile sees, D
 width of a head. Maps are (B, heads, *sizes, D), of any strides.
@@ -24,6 +25,8 @@ from opsin.core.ops.neighborhood_attention.windows import Tiles, classes, tiles
 
 TILE = {1: (64,), 2: (8, 8), 3: (4, 4, 4)}  # queries of a tile along each axis, by number of axes
 BUDGET = 1 << 20  # scores that exist at a time (or those of one tile in one head of one image, if more)
+
+Index = tuple[slice, ...]
 
 
 def forward(given: Attention) -> Tensor:
@@ -55,10 +58,7 @@ def backward(given: Attention, dout: Tensor) -> Gradients:
             by_bias[queries[1]] += by_score.sum((0, 2))[:, None]
         if given.rpb is not None:
             drpb += block.by_entry(by_bias)
-    return Gradients(dq * given.scale, dk * given.scale, dv, drpb)
-
-
-Index = tuple[slice, ...]
+    return Gradients(dq.mul_(given.scale), dk.mul_(given.scale), dv, drpb)
 
 
 class _Block:
@@ -81,8 +81,9 @@ class _Block:
         )
         bias = torch.zeros(seen.shape, dtype=self.given.kind, device=seen.device)
         if self.given.rpb is not None:
-            entries = (self._along(axis, kind.entries) for axis, kind in enumerate(self.kinds))
-            bias = self.given.rpb.to(self.given.kind)[(slice(None), *entries)]
+            entries: list[slice | Tensor] = [slice(None)]
+            entries += [self._along(axis, kind.entries) for axis, kind in enumerate(self.kinds)]
+            bias = self.given.rpb.to(self.given.kind)[tuple(entries)]
         bias = bias.masked_fill(~seen, -torch.inf).expand(self.given.q.shape[1], *seen.shape)
         return bias.flatten(1 + self.axes).flatten(1, -2)[:, None]
 
@@ -102,19 +103,20 @@ class _Block:
 
     def tiles(self, x: Tensor) -> Iterator[tuple[Index, Index]]:
         """For each tile the index of its queries and that of its keys in what `members` gives."""
-        classes_all = (slice(None),) * self.axes
+        every_class = (slice(None),) * self.axes
         sizes = [kind.seen.shape for kind in self.kinds]
         for places in product(*(kind.places for kind in self.kinds)):
             queries = tuple(slice(at[0], at[0] + size[0]) for at, size in zip(places, sizes, strict=True))
             keys = tuple(slice(at[1], at[1] + size[1]) for at, size in zip(places, sizes, strict=True))
             for part in self._parts(x):
-                yield (*part, *classes_all, *queries), (*part, *classes_all, *keys)
+                yield (*part, *every_class, *queries), (*part, *every_class, *keys)
 
     def _parts(self, x: Tensor) -> Iterator[tuple[slice, slice]]:
         """Images and heads, so many at a time as the budget of scores allows."""
         batch, heads = x.shape[:2]
-        fit = max(1, BUDGET // (math.prod(count for _, count in self.runs) * self.bias[0].numel()))
-        some_heads, some_images = min(heads, fit), max(1, fit // max(heads, 1))
+        in_a_head = math.prod(count for _, count in self.runs) * math.prod(self.bias.shape[1:])
+        fit = max(1, BUDGET // in_a_head)
+        some_heads, some_images = max(1, min(heads, fit)), max(1, fit // max(1, heads))
         for image, head in product(range(0, batch, some_images), range(0, heads, some_heads)):
             yield slice(image, image + some_images), slice(head, head + some_heads)
 

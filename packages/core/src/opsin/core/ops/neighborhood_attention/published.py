@@ -15,7 +15,12 @@ def run(case: Case) -> dict[str, Tensor]:
     dout = given.pop("dout", None)
     tensors = {name: tensor.requires_grad_() for name, tensor in given.items()}
     out = neighborhood_attention(
-        **tensors, kernel_size=case.built_with["kernel_size"], dilation=case.built_with.get("dilation") or 1
+        tensors["q"],
+        tensors["k"],
+        tensors["v"],
+        kernel_size=case.built_with["kernel_size"],
+        dilation=case.built_with.get("dilation") or 1,  # None means 1 to NATTEN
+        rpb=tensors.get("rpb"),
     )
     if dout is not None:
         (out * dout).sum().backward()

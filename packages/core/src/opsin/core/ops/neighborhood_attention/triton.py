@@ -1,10 +1,10 @@
 """Neighborhood attention in Triton, for CUDA (and, with `TRITON_INTERPRET=1`, on the CPU for tests).
 
-Every map is taken as one of three axes z, y, x. A program holds a tile of one class's queries (see `windows`) in
-one plane and meets the keys row by row, with a running softmax. Three kernels go backward: by queries, which also
-leaves each query's logarithm of its sum and its mean slope; by keys and values, which holds keys and meets the
-queries that see them; by entries of the bias table. Each number is summed by one program, in order: no atomics, so
-it is deterministic.
+Every map is taken as one of three axes z, y, x. A program holds a tile of one class's queries (see `windows`)
+in one plane and meets the keys row by row, with a running softmax. Three kernels go backward: by queries,
+which also leaves each query's logarithm of its sum and its mean slope; by keys and values, which holds keys
+and meets the queries that see them; by entries of the bias table. One program sums each number, in order: no
+atomics, so it is deterministic.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _seers(first, last, members, K: tl.constexpr):  # type: ignore[no-untyped-de
 
 @triton.jit
 def _tile(Z, Y, X, DZ: tl.constexpr, DY: tl.constexpr, DX: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr):  # type: ignore[no-untyped-def]
-    """This program's head of an image, and along each axis its class and the first member of its tile."""
+    """Of the program: head of an image, and along each axis class and first member of its tile."""
     wide, high = tl.cdiv(tl.cdiv(X, DX), TX), tl.cdiv(tl.cdiv(Y, DY), TY)
     tiles, run = wide * high * tl.cdiv(Z, DZ), tl.program_id(1)
     tile, head = tl.program_id(0) % tiles, (tl.program_id(0) // tiles).to(tl.int64)
@@ -150,8 +150,8 @@ def _query_kernel(  # type: ignore[no-untyped-def]
                     at = ((cz + kz * DZ) * Y + cy + ky * DY) * X + cx + kx * DX
                     keys = _rows(k + base, at, kx < nx, d, WIDTH, KIND)
                     scores = _scores(
-                        queries, keys, table, scale, qz, qy[:, None], qx[:, None], kz, ky, kx[None, :], ny, nx,
-                        BIASED, KZ, KY, KX,
+                        queries, keys, table, scale, qz, qy[:, None], qx[:, None], kz, ky, kx[None, :],
+                        ny, nx, BIASED, KZ, KY, KX,
                     )  # fmt: skip
                     values = _rows(v + base, at, kx < nx, d, WIDTH, KIND)
                     by_weight = tl.dot(slopes, tl.trans(values), input_precision="ieee")

@@ -1,8 +1,9 @@
 """Which keys a query sees along one axis, as NATTEN defines it.
 
-A dilation d splits the axis into d classes of positions congruent modulo d; a query sees its own class alone. Of
-the class's n members it sees K in a row, itself in the middle; at the ends the window is slid inwards until it
-fits, so that every query sees K keys. A key's entry in the bias table is its distance in members, plus K - 1.
+A dilation d splits the axis into d classes of positions congruent modulo d; a query sees its own class alone.
+Of the class's n members it sees K in a row, itself in the middle; at the ends the window is slid inwards
+until it fits, so that every query sees K keys. A key's entry in the bias table is its distance in members,
+plus K - 1.
 """
 
 from __future__ import annotations

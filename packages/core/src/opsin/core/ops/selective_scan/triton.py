@@ -17,21 +17,13 @@ import triton.language as tl
 from torch import Tensor
 
 from opsin.core.ops.selective_scan.arguments import CHUNK, Gradients, Scan
+from opsin.core.ops.triton_kernels.softplus import softplus
 
 BLOCK = 32  # channels a program
 
 
 @triton.jit
-def _softplus(x):  # type: ignore[no-untyped-def]  # Triton infers the types
-    """log(1 + exp(x)) with the rounding of 1 + e mended, as log1p does."""
-    e = tl.exp(-tl.abs(x))
-    near = 1.0 + e
-    log1p = tl.where(near == 1.0, e, tl.log(near) * e / (near - 1.0))
-    return tl.maximum(x, 0.0) + log1p
-
-
-@triton.jit
-def _matrix(base, item, group, groups, t, length, states, d, n, mask, FIXED: tl.constexpr):  # type: ignore[no-untyped-def]
+def _matrix(base, item, group, groups, t, length, states, d, n, mask, FIXED: tl.constexpr):  # type: ignore[no-untyped-def]  # Triton infers the types, here and below
     """B or C at step t as (1, N) from (B, G, L, N), or as (channels, N) from a fixed (D, N)."""
     if FIXED:
         return tl.load(base + d[:, None] * states + n[None, :], mask=mask, other=0.0)
@@ -44,7 +36,7 @@ def _matrix(base, item, group, groups, t, length, states, d, n, mask, FIXED: tl.
 def _step(delta, bias, at, inside, SOFT: tl.constexpr):  # type: ignore[no-untyped-def]
     """Delta plus bias, and the step that it makes."""
     raw = tl.load(delta + at, mask=inside, other=0.0) + bias
-    return raw, _softplus(raw) if SOFT else raw
+    return raw, softplus(raw) if SOFT else raw
 
 
 @triton.jit

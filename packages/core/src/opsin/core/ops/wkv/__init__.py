@@ -6,14 +6,14 @@ channel, over all other tokens i, or (causal) over those before t:
 
     y_t = (sum_i exp(k_i - (|t - i| - 1) w) v_i + exp(u + k_t) v_t) / (the same sum without v)
 
-Letters: B batch, T tokens, C channels. What a naive reading gets wrong: a neighbour is not decayed at all; the
-token itself has the weight u in place of a decay; w may be negative (Vision-RWKV learns it freely), so that
-weights grow with distance; RWKV-4's checkpoints hold log w; Vision-RWKV divides w and u by T before it calls.
+Letters: B batch, T tokens, C channels. What a naive reading gets wrong: a direct neighbour is not decayed;
+the token itself has u in place of a decay; w may be negative (Vision-RWKV learns it freely), so that weights
+grow with distance; RWKV-4's checkpoints hold log w; Vision-RWKV divides w and u by T before it calls.
 
-`reference` is the definition; `cpu` (Numba), `triton` (CUDA) and `chunked` (PyTorch, everywhere) compute it in
-linear time and memory. Each is imported when it is first needed. `OPSIN_NUMBA=0` in the environment turns Numba
-off. As the registered ops `opsin::wkv` and `opsin::bi_wkv` they work under autocast, `torch.compile` and
-`torch.export`.
+`reference` is the definition; `cpu` (Numba), `triton` (CUDA) and `chunked` (PyTorch, everywhere) compute it
+in linear time and memory. Each is imported when it is first needed. `OPSIN_NUMBA=0` in the environment turns
+Numba off. As the registered ops `opsin::wkv` and `opsin::bi_wkv` they work under autocast, `torch.compile`
+and `torch.export`.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _check(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> None:
 
 
 def _implementation(*tensors: Tensor) -> Any:
-    """The module that computes WKV where the tensors are: `forward`, `backward`, `bi_forward`, `bi_backward`."""
+    """The module that computes WKV where the tensors are; its functions are those of `chunked`."""
     name = "cpu" if enabled(*tensors) else "chunked"
     if tensors[0].device.type == "cuda" and find_spec("triton") is not None:
         name = "triton"

@@ -1,14 +1,16 @@
 """WKV's Numba kernels: sixteen channels side by side, walked along the sequence.
 
 A running sum is a pair (a, b) of numerator and denominator at a common scale, and that scale: the power `m`
-of the heaviest key so far and the number `n` of steps that it has decayed by since, so that the true sums are
-(a, b) * 2**(m - n * w). Scaling the sums step by step instead would round the power at each step, always to
-the same side: after a thousand steps that is far more than what float32 loses otherwise. One of the two
-factors of a step is always 1, so a step costs one exponential. Powers are of two.
+of the heaviest key so far and the number `n` of steps that it has decayed by since, so that the true sums
+are (a, b) * 2**(m - n * w). Taking w off the power step by step would round it each time, to the same side:
+after a thousand steps that is far more than what float32 loses otherwise. One of the two factors of a step is
+always 1, so a step costs one exponential. Powers are of two.
 
 The backward pass needs nothing of the forward pass. With G_t = dy_t / denominator_t, the gradients by k and v
 are running sums of G and G y over the tokens that see a key, with minus the power of the denominator for a
-key; the gradient by w uses the derivative of the running sums by w, which is a running sum as well (l, r).
+key. The gradient by w is minus the sum over t of dy_t times the covariance of values and distances under the
+weights; it is kept running as a covariance (with the mean value and the summed distances), since a difference
+of products of sums would be one of large numbers.
 
 A task is a batch item and a vector of channels: flat arrays (B, T, W), W a multiple of `LANES`.
 """
@@ -19,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
 from numba.extending import intrinsic
 
 from opsin.core.ops.kernels import compiled
@@ -52,44 +53,36 @@ def _nothing(like):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _factor(power, n, w, key):  # type: ignore[no-untyped-def]
-    """The power that a running sum has decayed to, and the smaller of the two factors where a key is added."""
-    power = power - n * w
-    return power, exp2(choose(key, power, power - key, key - power))
-
-
-@compiled
-def _add(key, power, factor, old, new):  # type: ignore[no-untyped-def]
-    return choose(key, power, fma(old, factor, new), fma(new, factor, old))
-
-
-@compiled
-def _advance(like, a, b, m, n, w, key, x, y):  # type: ignore[no-untyped-def]
-    """One step: the sums decay, then x and y are added with the weight 2**key."""
+def _factors(like, m, n, w, key):  # type: ignore[no-untyped-def]
+    """The factors, one of them 1, of the sums so far and of a key that is added, and the scale after it."""
     n = n + splat(like, 1)
-    power, factor = _factor(m, n, w, key)
+    power = m - n * w
+    factor = exp2(choose(key, power, power - key, key - power))
     return (
-        _add(key, power, factor, a, x),
-        _add(key, power, factor, b, y),
+        choose(key, power, factor, splat(like, 1)),
+        choose(key, power, splat(like, 1), factor),
         choose(key, power, key, m),
         choose(key, power, splat(like, 0), n),
     )
 
 
 @compiled
-def _advance_slopes(like, a, b, l, r, m, n, w, key, x):  # type: ignore[no-untyped-def]
-    """As `_advance` for x and 1, with minus the derivatives (l, r) of (a, b) by w at the same scale."""
-    n = n + splat(like, 1)
-    power, factor = _factor(m, n, w, key)
-    zero = splat(like, 0)
-    return (
-        _add(key, power, factor, a, x),
-        _add(key, power, factor, b, splat(like, 1)),
-        _add(key, power, factor, l + a, zero),
-        _add(key, power, factor, r + b, zero),
-        choose(key, power, key, m),
-        choose(key, power, zero, n),
-    )
+def _advance(like, a, b, m, n, w, key, x, y):  # type: ignore[no-untyped-def]
+    """One step: the sums decay, then x and y are added with the weight 2**key."""
+    old, new, m, n = _factors(like, m, n, w, key)
+    return fma(a, old, x * new), fma(b, old, y * new), m, n
+
+
+@compiled
+def _advance_slope(like, mean, b, far, slope, m, n, w, key, x):  # type: ignore[no-untyped-def]
+    """One step of the mean value, the sum of weights b, that of weights times distances, and the covariance.
+
+    The covariance comes at the scale of b, as b times the real one.
+    """
+    old, new, m, n = _factors(like, m, n, w, key)
+    far, heavier = far + b, fma(b, old, new)
+    step = choose(heavier, splat(like, 0), new * (x - mean) / heavier, splat(like, 0))
+    return mean + step, heavier, far * old, (slope - step * far) * old, m, n
 
 
 @compiled
@@ -131,8 +124,9 @@ def backward(first, last, length, width, w, u, k, v, state, dy, dw, du, dk, dv):
         channel, place = _place(task, length, width)
         decay, bonus = load(w, channel), load(u, channel)
         at = task // (width // LANES) * 3 * width + channel
-        a, b, m, n = load(state, at), load(state, at + width), load(state, at + 2 * width), zero
-        l, r, by_w, by_u = zero, zero, zero, zero
+        b, m, n = load(state, at + width), load(state, at + 2 * width), zero
+        mean = choose(b, zero, load(state, at) / b, zero)
+        far, slope, by_w, by_u = zero, zero, zero, zero
         for t in range(length):
             here = place + t * width
             key, value = load(k, here) * scale, load(v, here)
@@ -140,39 +134,34 @@ def backward(first, last, length, width, w, u, k, v, state, dy, dw, du, dk, dv):
             top = _larger(own, past)
             by_past, by_own = exp2(past - top), exp2(own - top)
             below = one / fma(b, by_past, by_own)
-            out = fma(a, by_past, by_own * value) * below
-            slope = load(dy, here) * below
-            by_w = by_w - slope * by_past * (l - out * r)
-            by_value = slope * by_own
-            by_key = by_value * (value - out)
+            ahead = by_own * below * (value - mean)  # of the output before the mean
+            grad = load(dy, here) * below
+            by_w = by_w - grad * by_past * (slope - ahead * far)
+            by_value = grad * by_own
+            by_key = by_value * (value - mean) * b * by_past * below
             by_u = by_u + by_key
             store(dv, here, by_value)
             store(dk, here, by_key)
             store(heights, t * LANES, zero - top)
-            store(sums, t * LANES, slope)
-            store(products, t * LANES, slope * out)
-            a, b, l, r, m, n = _advance_slopes(k, a, b, l, r, m, n, decay, key, value)
+            store(sums, t * LANES, grad)
+            store(products, t * LANES, grad * (mean + ahead))
+            mean, b, far, slope, m, n = _advance_slope(k, mean, b, far, slope, m, n, decay, key, value)
         at = task // (width // LANES) * width + channel
         store(dw, at, by_w)
         store(du, at, by_u)
-        a, b, m, n = _nothing(k)
-        for t in range(length - 1, -1, -1):
-            here = place + t * width
-            weight = exp2(m - n * decay + load(k, here) * scale)
-            by_value = weight * a
-            store(dv, here, load(dv, here) + by_value)
-            store(dk, here, load(dk, here) + fma(by_value, load(v, here), zero - weight * b))
-            a, b, m, n = _advance(
-                k,
-                a,
-                b,
-                m,
-                n,
-                decay,
-                load(heights, t * LANES),
-                load(sums, t * LANES),
-                load(products, t * LANES),
-            )
+        _add_seen(length, width, decay, k, v, place, sums, products, heights, dk, dv)
+
+
+@compiled
+def _add_seen(length, width, w, k, v, place, sums, products, heights, dk, dv):  # type: ignore[no-untyped-def]
+    """Adds what the tokens after each token give to its gradients."""
+    a, b, m, n = _nothing(k)
+    for t in range(length - 1, -1, -1):
+        here, row = place + t * width, t * LANES
+        weight = exp2(m - n * w + load(k, here) * splat(k, LOG2_E))
+        store(dv, here, fma(weight, a, load(dv, here)))
+        store(dk, here, load(dk, here) + weight * (a * load(v, here) - b))
+        a, b, m, n = _advance(k, a, b, m, n, w, load(heights, row), load(sums, row), load(products, row))
 
 
 @compiled
@@ -210,18 +199,18 @@ def bi_forward(first, last, length, width, w, u, k, v, y):  # type: ignore[no-un
 
 
 @compiled
-def _store_future_slopes(length, width, w, k, v, place, a_tile, b_tile, l_tile, r_tile, powers):  # type: ignore[no-untyped-def]
-    """As `_store_future`, with the derivatives by w."""
-    a, b, m, n = _nothing(k)
-    l, r = a, b
+def _store_future_slopes(length, width, w, k, v, place, means, weights, fars, slopes, powers):  # type: ignore[no-untyped-def]
+    """As `_store_future`, for what `_advance_slope` keeps."""
+    mean, b, m, n = _nothing(k)
+    far, slope = mean, mean
     for t in range(length - 1, -1, -1):
-        store(a_tile, t * LANES, a)
-        store(b_tile, t * LANES, b)
-        store(l_tile, t * LANES, l)
-        store(r_tile, t * LANES, r)
+        store(means, t * LANES, mean)
+        store(weights, t * LANES, b)
+        store(fars, t * LANES, far)
+        store(slopes, t * LANES, slope)
         store(powers, t * LANES, m - n * w)
-        key = load(k, place + t * width) * splat(k, LOG2_E)
-        a, b, l, r, m, n = _advance_slopes(k, a, b, l, r, m, n, w, key, load(v, place + t * width))
+        key, value = load(k, place + t * width) * splat(k, LOG2_E), load(v, place + t * width)
+        mean, b, far, slope, m, n = _advance_slope(k, mean, b, far, slope, m, n, w, key, value)
 
 
 @compiled
@@ -229,45 +218,47 @@ def bi_backward(first, last, length, width, w, u, k, v, dy, dw, du, dk, dv):  # 
     """Gradients of `bi_forward`. dw, du: (B, W), of each batch item."""
     scale, one, zero = splat(k, LOG2_E), splat(k, 1), splat(k, 0)
     size = length * LANES
-    a_tile, b_tile, powers = np.empty(size, k.dtype), np.empty(size, k.dtype), np.empty(size, k.dtype)
-    l_tile, r_tile = np.empty(size, k.dtype), np.empty(size, k.dtype)
+    means, weights, powers = np.empty(size, k.dtype), np.empty(size, k.dtype), np.empty(size, k.dtype)
+    fars, slopes = np.empty(size, k.dtype), np.empty(size, k.dtype)
     for task in range(first, last):
         channel, place = _place(task, length, width)
         decay, bonus = load(w, channel), load(u, channel)
-        _store_future_slopes(length, width, decay, k, v, place, a_tile, b_tile, l_tile, r_tile, powers)
-        a, b, m, n = _nothing(k)
-        ga, gb, gm, gn = _nothing(k)
-        l, r, by_w, by_u = zero, zero, zero, zero
+        _store_future_slopes(length, width, decay, k, v, place, means, weights, fars, slopes, powers)
+        mean, b, m, n = _nothing(k)
+        seen, products, seen_m, seen_n = _nothing(k)
+        far, slope, by_w, by_u = zero, zero, zero, zero
         for t in range(length):
             here, row = place + t * width, t * LANES
-            key, value = load(k, here) * scale, load(v, here)
+            key, value, later = load(k, here) * scale, load(v, here), load(means, row)
             past, future, own = m - n * decay, load(powers, row), bonus + key
             top = _larger(own, _larger(past, future))
             by_past, by_future, by_own = exp2(past - top), exp2(future - top), exp2(own - top)
-            below = one / fma(b, by_past, fma(load(b_tile, row), by_future, by_own))
-            out = fma(a, by_past, fma(load(a_tile, row), by_future, by_own * value)) * below
-            slope = load(dy, here) * below
-            by_far = fma(by_past, l - out * r, by_future * (load(l_tile, row) - out * load(r_tile, row)))
-            by_w = by_w - slope * by_far
-            by_key = slope * by_own * (value - out)
+            before, after = b * by_past, load(weights, row) * by_future
+            below = one / (before + after + by_own)
+            from_mean = (after * (later - mean) + by_own * (value - mean)) * below  # to the output
+            from_later = (before * (mean - later) + by_own * (value - later)) * below
+            to_value = (before * (value - mean) + after * (value - later)) * below
+            grad = load(dy, here) * below
+            spread = fma(
+                by_past,
+                slope - from_mean * far,
+                by_future * (load(slopes, row) - from_later * load(fars, row)),
+            )
+            by_w = by_w - grad * spread
+            by_key = grad * by_own * to_value
             by_u = by_u + by_key
-            weight = exp2(gm - gn * decay + key)
-            store(dv, here, fma(weight, ga, slope * by_own))
-            store(dk, here, by_key + weight * (ga * value - gb))
+            weight = exp2(seen_m - seen_n * decay + key)
+            store(dv, here, fma(weight, seen, grad * by_own))
+            store(dk, here, by_key + weight * (seen * value - products))
+            product = grad * (mean + from_mean)
             store(powers, row, zero - top)
-            store(a_tile, row, slope)
-            store(b_tile, row, slope * out)
-            ga, gb, gm, gn = _advance(k, ga, gb, gm, gn, decay, zero - top, slope, slope * out)
-            a, b, l, r, m, n = _advance_slopes(k, a, b, l, r, m, n, decay, key, value)
+            store(means, row, grad)
+            store(weights, row, product)
+            seen, products, seen_m, seen_n = _advance(
+                k, seen, products, seen_m, seen_n, decay, zero - top, grad, product
+            )
+            mean, b, far, slope, m, n = _advance_slope(k, mean, b, far, slope, m, n, decay, key, value)
         at = task // (width // LANES) * width + channel
         store(dw, at, by_w)
         store(du, at, by_u)
-        ga, gb, gm, gn = _nothing(k)
-        for t in range(length - 1, -1, -1):
-            here, row = place + t * width, t * LANES
-            weight = exp2(gm - gn * decay + load(k, here) * scale)
-            store(dv, here, fma(weight, ga, load(dv, here)))
-            store(dk, here, load(dk, here) + weight * (ga * load(v, here) - gb))
-            ga, gb, gm, gn = _advance(
-                k, ga, gb, gm, gn, decay, load(powers, row), load(a_tile, row), load(b_tile, row)
-            )
+        _add_seen(length, width, decay, k, v, place, means, weights, powers, dk, dv)

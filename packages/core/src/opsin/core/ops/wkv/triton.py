@@ -1,16 +1,15 @@
 """WKV in Triton, for CUDA (and, with `TRITON_INTERPRET=1`, on the CPU for tests).
 
-The recurrences are those of `kernels`, where they are explained, with powers of e. A program walks the sequence
-with `BLOCK` channels of one batch item, a channel a thread of one warp, so that a thread reads from its scratch
-only what it wrote itself. Gradients by w and u are summed over the batch in PyTorch: no atomics, so it is
-deterministic.
+The recurrences are those of `kernels`, where they are explained, with powers of e. A program walks the
+sequence with `BLOCK` channels of one batch item, a channel a thread of one warp, so that a thread reads from
+the scratch only what it wrote itself. Gradients by w and u are summed over the batch in PyTorch: no atomics,
+so it is deterministic.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -22,25 +21,28 @@ BLOCK = 32  # channels a program
 
 
 @triton.jit
-def _add(key, power, factor, old, new):  # type: ignore[no-untyped-def]  # Triton infers the types, here and below
-    return tl.where(key > power, old * factor + new, new * factor + old)
+def _factors(m, n, w, key):  # type: ignore[no-untyped-def]  # Triton infers the types, here and below
+    """The factors, one of them 1, of the sums so far and of a key that is added, and the scale after it."""
+    power = m - (n + 1.0) * w
+    factor, heavier = tl.exp(-tl.abs(power - key)), key > power
+    old, new = tl.where(heavier, factor, 1.0), tl.where(heavier, 1.0, factor)
+    return old, new, tl.where(heavier, key, m), tl.where(heavier, 0.0, n + 1.0)
 
 
 @triton.jit
 def _advance(a, b, m, n, w, key, x, y):  # type: ignore[no-untyped-def]
     """One step: the sums decay, then x and y are added with the weight exp(key)."""
-    power = m - (n + 1.0) * w
-    factor = tl.exp(-tl.abs(power - key))
-    a, b = _add(key, power, factor, a, x), _add(key, power, factor, b, y)
-    return a, b, tl.where(key > power, key, m), tl.where(key > power, 0.0, n + 1.0)
+    old, new, m, n = _factors(m, n, w, key)
+    return a * old + x * new, b * old + y * new, m, n
 
 
 @triton.jit
-def _advance_slopes(l, r, a, b, m, n, w, key):  # type: ignore[no-untyped-def]
-    """Minus the derivatives (l, r) of the sums by w, after the step that `_advance` takes from a, b, m, n."""
-    power = m - (n + 1.0) * w
-    factor = tl.exp(-tl.abs(power - key))
-    return _add(key, power, factor, l + a, 0.0), _add(key, power, factor, r + b, 0.0)
+def _advance_slope(mean, b, far, slope, m, n, w, key, x):  # type: ignore[no-untyped-def]
+    """One step of the mean value, the sums of weights and of weights times distances, the covariance."""
+    old, new, m, n = _factors(m, n, w, key)
+    far, heavier = far + b, b * old + new
+    step = tl.where(heavier > 0.0, new * (x - mean) / heavier, 0.0)
+    return mean + step, heavier, far * old, (slope - step * far) * old, m, n
 
 
 @triton.jit
@@ -72,21 +74,32 @@ def _forward_kernel(w, u, k, v, state, y, after, length, channels, BLOCK: tl.con
 
 
 @triton.jit
-def _future(w, k, v, state, scratch, plane, item, length, channels, c, inside, SLOPES: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Writes the sums over the tokens after each token to planes of the scratch: a, b, power (and l, r)."""
+def _future(w, k, v, state, scratch, plane, item, length, channels, c, inside):  # type: ignore[no-untyped-def]
+    """Writes the sums over the tokens after each token to planes of the scratch: a, b, power."""
     a, b, m, n = _start(state, item, channels, c, inside)
-    l, r = a * 0.0, a * 0.0
     for back in range(length):
         at = (item * length + length - 1 - back) * channels + c
         tl.store(scratch + at, a, mask=inside)
         tl.store(scratch + plane + at, b, mask=inside)
         tl.store(scratch + 2 * plane + at, m - n * w, mask=inside)
         key, value = tl.load(k + at, mask=inside, other=0.0), tl.load(v + at, mask=inside, other=0.0)
-        if SLOPES:
-            tl.store(scratch + 3 * plane + at, l, mask=inside)
-            tl.store(scratch + 4 * plane + at, r, mask=inside)
-            l, r = _advance_slopes(l, r, a, b, m, n, w, key)
         a, b, m, n = _advance(a, b, m, n, w, key, value, 1.0)
+
+
+@triton.jit
+def _future_slopes(w, k, v, state, scratch, plane, item, length, channels, c, inside):  # type: ignore[no-untyped-def]
+    """As `_future`, for what `_advance_slope` keeps: mean, b, power, far, slope."""
+    mean, b, m, n = _start(state, item, channels, c, inside)
+    far, slope = mean * 0.0, mean * 0.0
+    for back in range(length):
+        at = (item * length + length - 1 - back) * channels + c
+        tl.store(scratch + at, mean, mask=inside)
+        tl.store(scratch + plane + at, b, mask=inside)
+        tl.store(scratch + 2 * plane + at, m - n * w, mask=inside)
+        tl.store(scratch + 3 * plane + at, far, mask=inside)
+        tl.store(scratch + 4 * plane + at, slope, mask=inside)
+        key, value = tl.load(k + at, mask=inside, other=0.0), tl.load(v + at, mask=inside, other=0.0)
+        mean, b, far, slope, m, n = _advance_slope(mean, b, far, slope, m, n, w, key, value)
 
 
 @triton.jit
@@ -95,7 +108,7 @@ def _bi_forward_kernel(w, u, k, v, state, scratch, y, length, channels, BLOCK: t
     inside = c < channels
     decay, bonus = tl.load(w + c, mask=inside, other=0.0), tl.load(u + c, mask=inside, other=0.0)
     plane = tl.num_programs(0).to(tl.int64) * length * channels
-    _future(decay, k, v, state, scratch, plane, item, length, channels, c, inside, False)
+    _future(decay, k, v, state, scratch, plane, item, length, channels, c, inside)
     a, b, m, n = _start(state, item, channels, c, inside)
     for t in range(length):
         at = (item * length + t) * channels + c
@@ -135,46 +148,53 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     w, u, k, v, state, nothing, dy, scratch, dw, du, dk, dv, length, channels,
     BOTH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Planes of the scratch: slopes, products and powers; with `BOTH` also the five of `_future` after them."""
+    """Planes of the scratch: slopes, products, powers; with `BOTH` those of `_future_slopes` as well."""
     item, c = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = c < channels
     decay, bonus = tl.load(w + c, mask=inside, other=0.0), tl.load(u + c, mask=inside, other=0.0)
     plane = tl.num_programs(0).to(tl.int64) * length * channels
     ahead = scratch + 3 * plane
     if BOTH:
-        _future(decay, k, v, nothing, ahead, plane, item, length, channels, c, inside, True)
+        _future_slopes(decay, k, v, nothing, ahead, plane, item, length, channels, c, inside)
     a, b, m, n = _start(state, item, channels, c, inside)
-    l, r, by_w, by_u = a * 0.0, a * 0.0, a * 0.0, a * 0.0
+    mean = tl.where(b > 0.0, a / b, 0.0)
+    far, slope, by_w, by_u = mean * 0.0, mean * 0.0, mean * 0.0, mean * 0.0
     for t in range(length):
         at = (item * length + t) * channels + c
         key, value = tl.load(k + at, mask=inside, other=0.0), tl.load(v + at, mask=inside, other=0.0)
         past, own = m - n * decay, bonus + key
         top = tl.maximum(past, own)
         if BOTH:
-            future = tl.load(ahead + 2 * plane + at, mask=inside, other=0.0)
+            future, later = tl.load(ahead + 2 * plane + at, mask=inside), tl.load(ahead + at, mask=inside)
             top = tl.maximum(top, future)
         by_past, by_own = tl.exp(past - top), tl.exp(own - top)
-        above, below = a * by_past + by_own * value, b * by_past + by_own
+        before = b * by_past
+        total, from_mean, to_value = before + by_own, by_own * (value - mean), before * (value - mean)
         if BOTH:
             by_future = tl.exp(future - top)
-            above += by_future * tl.load(ahead + at, mask=inside, other=0.0)
-            below += by_future * tl.load(ahead + plane + at, mask=inside, other=0.0)
-        out = above / below
-        far = by_past * (l - out * r)
+            after = by_future * tl.load(ahead + plane + at, mask=inside)
+            total += after
+            from_mean += after * (later - mean)
+            to_value += after * (value - later)
+        from_mean, to_value = from_mean / total, to_value / total
+        spread = by_past * (slope - from_mean * far)
         if BOTH:
-            l_ahead = tl.load(ahead + 3 * plane + at, mask=inside, other=0.0)
-            far += by_future * (l_ahead - out * tl.load(ahead + 4 * plane + at, mask=inside, other=0.0))
-        slope = tl.load(dy + at, mask=inside, other=0.0) / below
-        by_key = slope * by_own * (value - out)
-        by_w -= slope * far
+            from_later = (before * (mean - later) + by_own * (value - later)) / total
+            far_ahead, slope_ahead = (
+                tl.load(ahead + 3 * plane + at, mask=inside),
+                tl.load(ahead + 4 * plane + at, mask=inside),
+            )
+            spread += by_future * (slope_ahead - from_later * far_ahead)
+        grad = tl.load(dy + at, mask=inside, other=0.0) / total
+        by_key = grad * by_own * to_value
+        by_w -= grad * spread
         by_u += by_key
-        tl.store(dv + at, slope * by_own, mask=inside)
+        tl.store(dv + at, grad * by_own, mask=inside)
         tl.store(dk + at, by_key, mask=inside)
-        tl.store(scratch + at, slope, mask=inside)
-        tl.store(scratch + plane + at, slope * out, mask=inside)
+        tl.store(scratch + at, grad, mask=inside)
+        tl.store(scratch + plane + at, grad * (mean + from_mean), mask=inside)
         tl.store(scratch + 2 * plane + at, top, mask=inside)
-        l, r = _advance_slopes(l, r, a, b, m, n, decay, key)
-        a, b, m, n = _advance(a, b, m, n, decay, key, value, 1.0)
+        mean, b, far, slope, m, n = _advance_slope(mean, b, far, slope, m, n, decay, key, value)
     tl.store(dw + item * channels + c, by_w, mask=inside)
     tl.store(du + item * channels + c, by_u, mask=inside)
     _slope_runs(
