@@ -35,7 +35,7 @@ def ms_deform_attn(value: Tensor, shapes: Tensor, places: Tensor, weight: Tensor
         (B, Q, M * D), head after head.
 
     Raises:
-        ValueError: if the levels' sizes do not add up to S (on the CPU; to Triton what lies beyond is outside).
+        ValueError: if the levels' sizes do not add up to S (on the CPU; Triton takes the rest for outside).
     """
     return _attend(value, shapes, places, weight)
 
@@ -69,10 +69,12 @@ def _levels(shapes: Tensor, value: Tensor) -> list[tuple[int, int, int]]:
     return levels
 
 
-def _contiguous(dtype: torch.dtype, value: Tensor, shapes: Tensor, *tensors: Tensor) -> list[Tensor]:
+def _contiguous(
+    dtype: torch.dtype, value: Tensor, shapes: Tensor, places: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What the kernels read: contiguous, shapes int64, the others of `dtype`."""
-    given = (value.to(dtype), shapes.long(), *(tensor.to(dtype) for tensor in tensors))
-    return [tensor.detach().contiguous() for tensor in given]
+    value, places, weight = (tensor.detach().to(dtype).contiguous() for tensor in (value, places, weight))
+    return value, shapes.long().contiguous(), places, weight
 
 
 @torch.library.custom_op("opsin::ms_deform_attn", mutates_args=())
@@ -105,7 +107,7 @@ def _attend_backward(
     dtype = kernels.working_dtype(value.dtype)
     zeros = [torch.zeros(t.shape, dtype=dtype, device=t.device) for t in (value, places, weight)]
     grad = grad.to(dtype).reshape(batch, places.shape[1], heads, width_d).contiguous()
-    given = [*_contiguous(dtype, value, shapes, places, weight), grad]
+    given = (*_contiguous(dtype, value, shapes, places, weight), grad)
     if triton_kernels.may_scatter(*given):
         from opsin.core.ops.triton_kernels import ms_deform_attn as on_gpu
 

@@ -184,13 +184,19 @@ def _blocked(x: Tensor) -> Tensor:
     return x.unflatten(1, (-1, max(sizes, default=max(1, x.shape[1]))))
 
 
+def _contiguous_grid(
+    rois: Tensor, settings: tuple[int, int, float, int, bool]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    image, start, bin_size, samples = _grid(rois, *settings)
+    return image.contiguous(), start.contiguous(), bin_size.contiguous(), samples.contiguous()
+
+
 def _average_on_gpu(x: Tensor, rois: Tensor, settings: tuple[int, int, float, int, bool]) -> Tensor:
     from opsin.core.ops.triton_kernels.roi_align import forward
 
     pooled = x.new_zeros(len(rois), *settings[:2], x.shape[1])
     if x.numel():
-        grid = (part.contiguous() for part in _grid(rois, *settings))
-        forward(x.permute(0, 2, 3, 1).contiguous(), *grid, pooled)
+        forward(x.permute(0, 2, 3, 1).contiguous(), *_contiguous_grid(rois, settings), pooled)
     return pooled.permute(0, 3, 1, 2).contiguous()
 
 
@@ -202,8 +208,7 @@ def _average_backward_on_gpu(
     batch, channels, height, width = shape
     grad_maps = grad.new_zeros(batch, height, width, channels)
     if grad_maps.numel():
-        grid = (part.contiguous() for part in _grid(rois, *settings))
-        backward(grad.permute(0, 2, 3, 1).contiguous(), *grid, grad_maps)
+        backward(grad.permute(0, 2, 3, 1).contiguous(), *_contiguous_grid(rois, settings), grad_maps)
     return grad_maps.permute(0, 3, 1, 2).contiguous()
 
 
