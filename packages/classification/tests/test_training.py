@@ -36,10 +36,11 @@ def pixels(folder: Path) -> tuple[np.ndarray, list[str]]:
 
 
 @pytest.mark.slow
-def test_convnext_learns_what_a_linear_classifier_on_pixels_cannot(samples, tmp_path):
+@pytest.mark.parametrize("name", ["convnext_mini_samples", "shvit_mini_samples"])
+def test_network_learns_what_a_linear_classifier_on_pixels_cannot(name, samples, tmp_path):
     chance = 100 / len(list((samples / "train").iterdir()))
     linear = 100 * RidgeClassifier(100).fit(*pixels(samples / "train")).score(*pixels(samples / "val"))
-    runner = train(config("convnext_mini_samples", samples, "train_cfg.val_interval=20"), tmp_path)
+    runner = train(config(name, samples, "train_cfg.val_interval=20"), tmp_path)
     reached = runner.message_hub.get_scalar("val/accuracy/top1").current()
     assert chance <= linear < 50
     assert reached > 75, (reached, linear)

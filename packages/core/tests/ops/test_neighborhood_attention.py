@@ -187,7 +187,7 @@ def test_fewer_heads_or_images_at_a_time_give_the_same(monkeypatch: pytest.Monke
 
 def test_same_call_gives_the_same_numbers() -> None:
     torch.manual_seed(0)
-    tensors = maps((20, 30), (5, 5), dtype=torch.float32)
+    tensors = maps((10, 18), (5, 5), dtype=torch.float32)
     results = []
     for _ in range(2):
         out = attend(neighborhood_attention, tensors, (5, 5), (2, 1))
@@ -257,16 +257,15 @@ def test_memory_is_a_fifth_of_gathering_at_most() -> None:
         assert 0 < 5 * ours <= peak(lambda work=work: work(neighborhood_attention_reference))
 
 
-@pytest.mark.parametrize("bias", [False, True])
-def test_registration_passes_opcheck(bias: bool) -> None:
+def test_registration_passes_opcheck() -> None:
     from opsin.core.ops.neighborhood_attention import _attend, _attend_backward
 
     torch.manual_seed(0)
-    tensors = maps((6, 7), (3, 3), bias=bias, dtype=torch.float32)
+    tensors = maps((6, 7), (3, 3), dtype=torch.float32)
+    plain = [t.detach() for t in tensors]
     settings = ([3, 3], [2, 1], 0.5)
-    q, k, v, rpb = tensors if bias else [*tensors, None]
-    torch.library.opcheck(_attend, (q, k, v, rpb, *settings))
-    plain = [None if t is None else t.detach() for t in (q, k, v, rpb)]
+    torch.library.opcheck(_attend, (*tensors, *settings))
+    torch.library.opcheck(_attend, (*tensors[:3], None, *settings))
     torch.library.opcheck(_attend_backward, (plain[0], *plain, *settings))
 
 

@@ -48,6 +48,7 @@ REGISTERED: dict[str, tuple[Any, tuple[Any, ...]]] = {
         (leaf(1, 16, 2, 4), SHAPES, leaf(1, 5, 2, 2, 3, 2), leaf(1, 5, 2, 2, 3)),
     ),
     "sigmoid_focal_loss": (focal_loss._sigmoid_loss, (leaf(3, 4), TARGET, rand(4), 2.0, 0.25)),
+    "softmax_focal_loss": (focal_loss._softmax_loss, (leaf(3, 4), TARGET, rand(4), 2.0, 0.25)),
 }
 
 
@@ -72,6 +73,7 @@ PUBLIC: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
         (rand(1, 16, 2, 4), rand(1, 5, 2, 2, 3, 2), rand(1, 5, 2, 2, 3)),
     ),
     "sigmoid_focal_loss": (lambda x: focal_loss.sigmoid_focal_loss(x, TARGET), (rand(3, 4),)),
+    "softmax_focal_loss": (lambda x: focal_loss.softmax_focal_loss(x, TARGET), (rand(3, 4),)),
 }
 
 

@@ -37,7 +37,8 @@ from opsin.core.errors import UserError
 from opsin.core.systems import systems
 
 SAMPLED_PLACES = 4096
-OPS_MODULE = "opsin.core.ops.published"  # the adapters of cases whose system is `ops`
+# The adapters of cases that pin an op alone, of the system `ops` or of one that is built on the op.
+OPS_MODULES = tuple(f"opsin.core.ops.{op}published" for op in ("", "neighborhood_attention.", "wkv."))
 
 
 def _generator(key: str) -> np.random.Generator:
@@ -216,13 +217,13 @@ def find_adapter(case: Case) -> Run:
     """
     if case.system in systems():
         systems()[case.system].register()
-    elif case.system == "ops":
-        import_module(OPS_MODULE)
-    else:
-        raise UserError(f"no installed system {case.system!r} for the case {case.name}")
+    for module in OPS_MODULES:
+        import_module(module)
     for system, pattern, run in _ADAPTERS:
         if system == case.system and pattern.search(case.source):
             return run
+    if case.system not in {*systems(), "ops"}:
+        raise UserError(f"no installed system {case.system!r} for the case {case.name}")
     raise UserError(f"no adapter for the source {case.source!r} of system {case.system!r}")
 
 

@@ -15,6 +15,7 @@ Computed as columns (every sample of a block of output places) times the weight:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -157,7 +158,7 @@ def _tap_places(x: Tensor, weight: Tensor, settings: _Settings) -> tuple[Tensor,
     return y.to(x.dtype), (columns + (tap % kernel_w * settings.dilation_x)[:, None, None]).to(x.dtype)
 
 
-class _Columns:
+class _Columns(ABC):
     """The columns of a convolution, block by block; `gather` and `scatter` are the Numba or Triton kernels'.
 
     What these read is contiguous: maps (B, H, W, C), offset (B, G, K, 2, out_h, out_w), mask (B, G, K, out_h,
@@ -195,13 +196,13 @@ class _Columns:
             for start in range(0, size, self.rows):
                 yield b, slice(start, min(start + self.rows, size))
 
+    @abstractmethod
     def gather(self, b: int, places: slice) -> Tensor:
         """The block's columns, (rows, taps, C), in a buffer that the next block overwrites."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scatter(self, b: int, places: slice, grad: Tensor, sums: tuple[Tensor, Tensor, Tensor]) -> None:
         """Takes the gradient of the block's columns, (rows, taps, C), on to that of maps, offset and mask."""
-        raise NotImplementedError
 
     def of_group(self, columns: Tensor, group: int) -> Tensor:
         """The columns of one convolution group, (rows, taps * C / groups)."""
@@ -289,8 +290,8 @@ def _convolve_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, offset, mask (no elements where there is none) and weight, by the kernels."""
     named = _Settings(*settings)
-    kind = _kind_of_columns(grad, x, offset, weight, backward=True)
-    assert kind is not None
+    # A graph that was traced before Numba was turned off comes here all the same.
+    kind = _kind_of_columns(grad, x, offset, weight, backward=False) or _NumbaColumns
     columns = kind(x, offset, mask, weight, named)
     sums = (
         torch.zeros_like(columns.maps),

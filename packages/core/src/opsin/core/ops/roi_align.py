@@ -212,10 +212,6 @@ def _average_backward_on_gpu(
     return grad_maps.permute(0, 3, 1, 2).contiguous()
 
 
-def _kernel_grid(rois: Tensor, settings: tuple[int, int, float, int, bool]) -> list[kernels.Array]:
-    return [kernels.array(part) for part in _grid(rois, *settings)]
-
-
 def _check_images(rois: Tensor, images: int) -> None:
     """Kernels do not check their indices, so the image of each region is checked here (on the CPU)."""
     if rois.device.type == "cpu" and bool(((rois[:, 0] < 0) | (rois[:, 0] >= images)).any()):
@@ -244,7 +240,8 @@ def _average(
 
         maps = kernels.array(_blocked(x_).permute(0, 1, 3, 4, 2))
         pooled = out.view(len(rois), maps.shape[1], maps.shape[4], bins_y, bins_x)
-        kernels.run(forward, maps.shape[1], maps, *_kernel_grid(rois_, settings), pooled.numpy())
+        grid = map(kernels.array, _contiguous_grid(rois_, settings))
+        kernels.run(forward, maps.shape[1], maps, *grid, pooled.numpy())
         return out.to(x.dtype)
     image, weights_y, weights_x = _separable(rois_, x.shape, settings)
     for b, part in _chunks(image, x.shape):
@@ -286,7 +283,8 @@ def _average_backward(
         out = kernels.array(_blocked(grad_))
         _, blocks, width_c, *_ = out.shape
         grad_maps = torch.zeros(batch, blocks, height, width, width_c, dtype=dtype)
-        kernels.run(backward, blocks, out, *_kernel_grid(rois_, settings), grad_maps.numpy())
+        grid = map(kernels.array, _contiguous_grid(rois_, settings))
+        kernels.run(backward, blocks, out, *grid, grad_maps.numpy())
         return grad_maps.permute(0, 1, 4, 2, 3).reshape(shape).to(grad.dtype).contiguous()
     grad_x = torch.zeros(shape, dtype=dtype, device=grad.device)
     image, weights_y, weights_x = _separable(rois_, grad_x.shape, settings)

@@ -13,7 +13,14 @@ from opsin.core.ops.kernels import Array, compiled_sums
 
 @compiled_sums
 def gather(
-    begin: int, end: int, first: int, maps: Array, offset: Array, mask: Array, geometry: Array, columns: Array
+    begin: int,
+    end: int,
+    first: int,
+    maps: Array,
+    offset: Array,
+    mask: Array,
+    geometry: tuple[int, ...],
+    columns: Array,
 ) -> None:
     """Samples the map at every tap of the output places `first + begin .. first + end`.
 
@@ -62,7 +69,7 @@ def backward_places(
     maps: Array,
     offset: Array,
     mask: Array,
-    geometry: Array,
+    geometry: tuple[int, ...],
     grad: Array,
     grad_offset: Array,
     grad_mask: Array,
@@ -109,7 +116,7 @@ def scatter(
     rows: int,
     offset: Array,
     mask: Array,
-    geometry: Array,
+    geometry: tuple[int, ...],
     grad: Array,
     grad_maps: Array,
 ) -> None:
