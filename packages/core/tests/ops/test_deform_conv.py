@@ -135,6 +135,14 @@ def test_an_empty_batch_and_half_precision() -> None:
     torch.testing.assert_close(half.float(), want, rtol=0.05, atol=0.05)
 
 
+def test_autocast_does_not_round_the_products(backend: str) -> None:
+    x, offset, mask, weight, bias = make(5, (8, 8), (3, 3), (1, 1), (1, 1), (1, 1), 1, 1)
+    want = modulated_deform_conv2d(x, offset, mask, weight, bias, 1, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = modulated_deform_conv2d(x, offset, mask, weight, bias, 1, 1)
+    torch.testing.assert_close(got, want)
+
+
 def test_wrong_shapes_are_named() -> None:
     x, offset, mask, weight, _ = make(6, (8, 8), (3, 3), (1, 1), (1, 1), (1, 1), 1, 1)
     with pytest.raises(ValueError, match=r"offset is \[2, 17, 8, 8\] and should be \[2, 18, 8, 8\]"):

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from opsin.core.ops import kernels, triton_kernels
 from opsin.core.ops.bilinear import bilinear_sample
+from opsin.core.ops.full_precision import full_precision
 from opsin.core.ops.gradients import gradients
 
 Pair = int | tuple[int, int] | list[int]
@@ -265,7 +266,8 @@ def _convolve(
     named = _Settings(*settings)
     kind = _kind_of_columns(x, offset, weight, backward=False)
     if kind is None:
-        return modulated_deform_conv2d_reference(x, offset, mask, weight, bias, *_as_pairs(named))
+        with full_precision(x.device):
+            return modulated_deform_conv2d_reference(x, offset, mask, weight, bias, *_as_pairs(named))
     columns = kind(x, offset, mask, weight, named)
     out = columns.maps.new_empty(len(x), weight.shape[0], columns.out_h * columns.out_w)
     grouped = out.unflatten(1, (named.groups, -1))

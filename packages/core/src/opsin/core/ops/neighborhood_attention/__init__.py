@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from opsin.core.ops.full_precision import full_precision
 from opsin.core.ops.neighborhood_attention.arguments import Attention
 from opsin.core.ops.neighborhood_attention.reference import attend
 
@@ -124,11 +125,6 @@ def _implementation(device: torch.device) -> Any:
     return import_module(f"{__name__}.{'triton' if on_cuda else 'blocked'}")
 
 
-def _full_precision(device: torch.device) -> torch.autocast:
-    """Keeps autocast, which reaches into a registered op, from its matrix products."""
-    return torch.autocast(device.type, enabled=False)
-
-
 @torch.library.custom_op("opsin::neighborhood_attention", mutates_args=())
 def _attend(
     q: Tensor,
@@ -140,7 +136,7 @@ def _attend(
     scale: float,
 ) -> Tensor:
     given = Attention(q, k, v, rpb, tuple(kernel_size), tuple(dilation), scale)
-    with _full_precision(q.device):
+    with full_precision(q.device):
         return _implementation(q.device).forward(given)
 
 
@@ -169,7 +165,7 @@ def _attend_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     given = Attention(q, k, v, rpb, tuple(kernel_size), tuple(dilation), scale)
-    with _full_precision(q.device):
+    with full_precision(q.device):
         found = _implementation(q.device).backward(given, dout)
     dq, dk, dv, drpb = (g.to((q if x is None else x).dtype) for g, x in zip(found, given[:4], strict=True))
     return dq, dk, dv, drpb

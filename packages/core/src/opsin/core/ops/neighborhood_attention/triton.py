@@ -24,20 +24,20 @@ ROW = 16  # keys or queries that it meets at a time
 
 
 @triton.jit
-def _begin(query, members, K: tl.constexpr):  # type: ignore[no-untyped-def]  # Triton infers the types, here and below
+def _begin(query, members, K: tl.constexpr):
     """The first key that a query sees."""
     return tl.minimum(tl.maximum(query - K // 2, 0), members - K)
 
 
 @triton.jit
-def _seers(first, last, members, K: tl.constexpr):  # type: ignore[no-untyped-def]
+def _seers(first, last, members, K: tl.constexpr):
     """The first query that sees key `first`, and the one after the last that sees key `last`."""
     low = tl.where(first < K, 0, first - K // 2)
     return low, tl.where(last >= members - K, members, last + K // 2 + 1)
 
 
 @triton.jit
-def _tile(Z, Y, X, DZ: tl.constexpr, DY: tl.constexpr, DX: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr):  # type: ignore[no-untyped-def]
+def _tile(Z, Y, X, DZ: tl.constexpr, DY: tl.constexpr, DX: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr):
     """Of the program: head of an image, and along each axis class and first member of its tile."""
     wide, high = tl.cdiv(tl.cdiv(X, DX), TX), tl.cdiv(tl.cdiv(Y, DY), TY)
     tiles, run = wide * high * tl.cdiv(Z, DZ), tl.program_id(1)
@@ -47,21 +47,21 @@ def _tile(Z, Y, X, DZ: tl.constexpr, DY: tl.constexpr, DX: tl.constexpr, TY: tl.
 
 
 @triton.jit
-def _rows(base, places, inside, d, WIDTH: tl.constexpr, KIND: tl.constexpr):  # type: ignore[no-untyped-def]
+def _rows(base, places, inside, d, WIDTH: tl.constexpr, KIND: tl.constexpr):
     """Rows (places, d) of a map (positions, WIDTH)."""
     mask = inside[:, None] & (d < WIDTH)[None, :]
     return tl.load(base + places[:, None] * WIDTH + d[None, :], mask=mask, other=0.0).to(KIND)
 
 
 @triton.jit
-def _keep(base, places, inside, d, rows, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
+def _keep(base, places, inside, d, rows, WIDTH: tl.constexpr):
     """The way back from `_rows`."""
     mask = inside[:, None] & (d < WIDTH)[None, :]
     tl.store(base + places[:, None] * WIDTH + d[None, :], rows, mask=mask)
 
 
 @triton.jit
-def _scores(  # type: ignore[no-untyped-def]
+def _scores(
     q, k, table, scale, qz, qy, qx, kz, ky, kx, ny, nx,
     BIASED: tl.constexpr, KZ: tl.constexpr, KY: tl.constexpr, KX: tl.constexpr,
 ):  # fmt: skip
@@ -79,7 +79,7 @@ def _scores(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _forward_kernel(  # type: ignore[no-untyped-def]
+def _forward_kernel(
     q, k, v, table, out, scale, heads, Z, Y, X,
     BIASED: tl.constexpr, KZ: tl.constexpr, KY: tl.constexpr, KX: tl.constexpr,
     DZ: tl.constexpr, DY: tl.constexpr, DX: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr,
@@ -118,7 +118,7 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _query_kernel(  # type: ignore[no-untyped-def]
+def _query_kernel(
     q, k, v, table, dout, dq, sums, means, scale, heads, Z, Y, X,
     BIASED: tl.constexpr, KZ: tl.constexpr, KY: tl.constexpr, KX: tl.constexpr,
     DZ: tl.constexpr, DY: tl.constexpr, DX: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr,
@@ -174,7 +174,7 @@ def _query_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _key_kernel(  # type: ignore[no-untyped-def]
+def _key_kernel(
     q, k, v, table, dout, dk, dv, sums, means, scale, heads, Z, Y, X,
     BIASED: tl.constexpr, KZ: tl.constexpr, KY: tl.constexpr, KX: tl.constexpr,
     DZ: tl.constexpr, DY: tl.constexpr, DX: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr,
@@ -218,7 +218,7 @@ def _key_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _pair(place, entry, length, K: tl.constexpr, D: tl.constexpr):  # type: ignore[no-untyped-def]
+def _pair(place, entry, length, K: tl.constexpr, D: tl.constexpr):
     """Along one axis the key that a query meets at an entry of the table, and whether it sees it."""
     member, members = place // D, tl.cdiv(length - place % D, D)
     key, begin = member + entry - (K - 1), _begin(member, members, K)
@@ -226,7 +226,7 @@ def _pair(place, entry, length, K: tl.constexpr, D: tl.constexpr):  # type: igno
 
 
 @triton.jit
-def _bias_kernel(  # type: ignore[no-untyped-def]
+def _bias_kernel(
     q, k, v, table, dout, dtable, sums, means, scale, heads, Z, Y, X,
     BIASED: tl.constexpr, KZ: tl.constexpr, KY: tl.constexpr, KX: tl.constexpr,
     DZ: tl.constexpr, DY: tl.constexpr, DX: tl.constexpr, TY: tl.constexpr, TX: tl.constexpr,

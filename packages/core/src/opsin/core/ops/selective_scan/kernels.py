@@ -241,7 +241,7 @@ def _arithmetic(python: Any, name: str) -> None:
         return x(x, x), emit
 
     @overload(python)
-    def choose(x, y):  # type: ignore[no-untyped-def]  # Numba wants the same bare signature as the lambda's
+    def choose(x, y):
         if isinstance(x, Lanes) and isinstance(y, Lanes):
             return lambda x, y: combine(x, y)
         return None
@@ -264,7 +264,7 @@ jit = njit(cache=True, nogil=True, error_model="numpy")
 
 
 @jit
-def _task(task, parts, groups, blocks):  # type: ignore[no-untyped-def]  # Numba infers the types
+def _task(task, parts, groups, blocks):
     """Batch item, group, part, and run of blocks (from, to) within the group, of a task."""
     part = task % parts
     return (
@@ -277,7 +277,7 @@ def _task(task, parts, groups, blocks):  # type: ignore[no-untyped-def]  # Numba
 
 
 @jit
-def _read(source, origin, across, along, columns, rows, wide, tile):  # type: ignore[no-untyped-def]
+def _read(source, origin, across, along, columns, rows, wide, tile):
     """tile[row, column], rows of `wide`, from source[origin + column * across + row * along], else 0."""
     if across == 1 and columns == LANES and wide == LANES:
         for row in range(rows):
@@ -292,7 +292,7 @@ def _read(source, origin, across, along, columns, rows, wide, tile):  # type: ig
 
 
 @jit
-def _write(tile, target, origin, across, along, columns, rows):  # type: ignore[no-untyped-def]
+def _write(tile, target, origin, across, along, columns, rows):
     """The way back from `_read`, for rows of LANES."""
     if across == 1 and columns == LANES:
         for row in range(rows):
@@ -304,32 +304,32 @@ def _write(tile, target, origin, across, along, columns, rows):  # type: ignore[
 
 
 @jit
-def _gather(source, at, stride, block, rows):  # type: ignore[no-untyped-def]
+def _gather(source, at, stride, block, rows):
     """Packs `rows` vectors that lie `stride` apart: at large strides they would share a few cache sets."""
     for n in range(rows):
         store(block, n * LANES, load(source, at + n * stride))
 
 
 @jit
-def _scatter(block, target, at, stride, rows):  # type: ignore[no-untyped-def]
+def _scatter(block, target, at, stride, rows):
     """The way back from `_gather`."""
     for n in range(rows):
         store(target, at + n * stride, load(block, n * LANES))
 
 
 @jit
-def _add(block, place, value):  # type: ignore[no-untyped-def]
+def _add(block, place, value):
     store(block, place, load(block, place) + value)
 
 
 @jit
-def _sigmoid(like, x):  # type: ignore[no-untyped-def]
+def _sigmoid(like, x):
     one = splat(like, 1)
     return one / (one + exp2(x * splat(like, -LOG2_E)))
 
 
 @jit
-def _advance(  # type: ignore[no-untyped-def]
+def _advance(
     rows,
     soft,
     keep,
@@ -376,7 +376,7 @@ def _advance(  # type: ignore[no-untyped-def]
 
 
 @jit
-def forward(  # type: ignore[no-untyped-def]
+def forward(
     first, last, parts, chunk, batch, channels, length, groups, soft, gated, a, skip, bias, b, b_fixed, b_by,
     c, c_fixed, c_by, u, u_by, delta, delta_by, z, z_by, out, out_by, state, kept, save,
 ):  # fmt: skip
@@ -460,7 +460,7 @@ def forward(  # type: ignore[no-untyped-def]
 
 
 @jit
-def _retreat(  # type: ignore[no-untyped-def]
+def _retreat(
     rows, soft, gated, skip_w, bias_w, a, b, b_fixed, c, c_fixed,
     x_tile, delta_tile, step_tile, y_tile, z_tile, g_tile, decays, h, dh, da, db, dc, dskip_w,
 ):  # fmt: skip
@@ -506,7 +506,7 @@ def _retreat(  # type: ignore[no-untyped-def]
 
 
 @jit
-def backward(  # type: ignore[no-untyped-def]
+def backward(
     first, last, parts, chunk, batch, channels, length, groups, soft, gated, a, skip, bias, b, b_fixed, b_by,
     c, c_fixed, c_by, u, u_by, delta, delta_by, z, z_by, dout, dout_by, kept,
     du, du_by, ddelta, ddelta_by, dz, dz_by, da, db, dc, dskip, dstate,

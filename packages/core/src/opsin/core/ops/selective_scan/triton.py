@@ -23,7 +23,7 @@ BLOCK = 32  # channels a program
 
 
 @triton.jit
-def _matrix(base, item, group, groups, t, length, states, d, n, mask, FIXED: tl.constexpr):  # type: ignore[no-untyped-def]  # Triton infers the types, here and below
+def _matrix(base, item, group, groups, t, length, states, d, n, mask, FIXED: tl.constexpr):
     """B or C at step t as (1, N) from (B, G, L, N), or as (channels, N) from a fixed (D, N)."""
     if FIXED:
         return tl.load(base + d[:, None] * states + n[None, :], mask=mask, other=0.0)
@@ -33,14 +33,14 @@ def _matrix(base, item, group, groups, t, length, states, d, n, mask, FIXED: tl.
 
 
 @triton.jit
-def _step(delta, bias, at, inside, SOFT: tl.constexpr):  # type: ignore[no-untyped-def]
+def _step(delta, bias, at, inside, SOFT: tl.constexpr):
     """Delta plus bias, and the step that it makes."""
     raw = tl.load(delta + at, mask=inside, other=0.0) + bias
     return raw, softplus(raw) if SOFT else raw
 
 
 @triton.jit
-def _forward_kernel(  # type: ignore[no-untyped-def]
+def _forward_kernel(
     u, delta, A, B, C, D, z, bias, out, state, kept, length, channels, states, groups, chunks,
     SOFT: tl.constexpr, GATED: tl.constexpr, B_FIXED: tl.constexpr, C_FIXED: tl.constexpr, SAVE: tl.constexpr,
     CHUNK: tl.constexpr, BLOCK: tl.constexpr, STATES: tl.constexpr,
@@ -71,7 +71,7 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _backward_kernel(  # type: ignore[no-untyped-def]
+def _backward_kernel(
     u, delta, A, B, C, D, z, bias, dout, kept, scratch, du, ddelta, dz, dA, dB, dC, dD,
     length, channels, states, groups, chunks,
     SOFT: tl.constexpr, GATED: tl.constexpr, B_FIXED: tl.constexpr, C_FIXED: tl.constexpr,

@@ -7,13 +7,13 @@ import triton.language as tl
 
 
 @triton.jit
-def on_map(y, x, height, width):  # type: ignore[no-untyped-def]  # Triton infers the types, here and below
+def on_map(y, x, height, width):
     """Whether a place has a cell of the map next to it; False for NaN."""
     return (y > -1) & (x > -1) & (y < height) & (x < width)
 
 
 @triton.jit
-def corner(y, x, height, width, CORNER: tl.constexpr):  # type: ignore[no-untyped-def]
+def corner(y, x, height, width, CORNER: tl.constexpr):
     """One of the four cells around finite places: row, column, whether on the map, shares along y and x.
 
     Cells 2 and 3 lie after the place along y, 1 and 3 along x: there the shares grow with the place.
@@ -30,7 +30,7 @@ def corner(y, x, height, width, CORNER: tl.constexpr):  # type: ignore[no-untype
 
 
 @triton.jit
-def bordered(place, length):  # type: ignore[no-untyped-def]
+def bordered(place, length):
     """Along one axis, the border reaching one cell further: both cells, the second's share, if any counts."""
     inside = (place >= -1) & (place <= length)
     safe = tl.minimum(tl.maximum(tl.where(inside, place, 0.0), 0.0), length - 1.0)

@@ -18,7 +18,7 @@ MAX_LANES = 128  # channels that it takes at a time
 
 
 @triton.jit
-def _tap(  # type: ignore[no-untyped-def]  # Triton infers the types, here and below
+def _tap(
     offset, mask, first, rows, height, width, taps, out_h, out_w,
     kernel_w, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x,
     MASKED: tl.constexpr, ROWS: tl.constexpr,
@@ -40,7 +40,7 @@ def _tap(  # type: ignore[no-untyped-def]  # Triton infers the types, here and b
 
 
 @triton.jit
-def _gather_kernel(  # type: ignore[no-untyped-def]
+def _gather_kernel(
     maps, offset, mask, columns, first, rows, height, width, channels, groups, taps, out_h, out_w,
     kernel_w, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x,
     MASKED: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr,
@@ -65,7 +65,7 @@ def _gather_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _scatter_kernel(  # type: ignore[no-untyped-def]
+def _scatter_kernel(
     maps, offset, mask, grad, dmaps, doffset, dmask,
     first, rows, height, width, channels, groups, taps, out_h, out_w,
     kernel_w, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x,

@@ -20,7 +20,7 @@ BLOCK = 1024  # logits that a program holds
 
 
 @triton.jit
-def _row_weight(weight, target, classes, inside, WEIGHTED: tl.constexpr):  # type: ignore[no-untyped-def]  # Triton infers the types, here and below
+def _row_weight(weight, target, classes, inside, WEIGHTED: tl.constexpr):
     """The weight of each target's class; 1 where it is no class or there are no weights."""
     if WEIGHTED:
         return tl.load(weight + target, mask=inside & (target >= 0) & (target < classes), other=1.0)
@@ -29,7 +29,7 @@ def _row_weight(weight, target, classes, inside, WEIGHTED: tl.constexpr):  # typ
 
 
 @triton.jit
-def _folded(logits, target, at, rows, classes, KIND: tl.constexpr):  # type: ignore[no-untyped-def]
+def _folded(logits, target, at, rows, classes, KIND: tl.constexpr):
     """Row and target of each logit, whether it exists, softplus of z and of -z, and whether z = -x."""
     row, inside = at // classes, at < rows * classes
     wanted = tl.load(target + row, mask=inside, other=0)
@@ -40,7 +40,7 @@ def _folded(logits, target, at, rows, classes, KIND: tl.constexpr):  # type: ign
 
 
 @triton.jit
-def _power(log_p, GAMMA: tl.constexpr):  # type: ignore[no-untyped-def]
+def _power(log_p, GAMMA: tl.constexpr):
     """P^gamma, 1 for gamma 0 whatever p."""
     if GAMMA == 0.0:
         return 1.0
@@ -49,7 +49,7 @@ def _power(log_p, GAMMA: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _sigmoid_kernel(  # type: ignore[no-untyped-def]
+def _sigmoid_kernel(
     logits, target, weight, loss, rows, classes,
     GAMMA: tl.constexpr, ALPHA: tl.constexpr, WEIGHTED: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -60,7 +60,7 @@ def _sigmoid_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _sigmoid_slope_kernel(  # type: ignore[no-untyped-def]
+def _sigmoid_slope_kernel(
     logits, target, weight, grad, slope, rows, classes, grad_row, grad_column,
     GAMMA: tl.constexpr, ALPHA: tl.constexpr, WEIGHTED: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -73,7 +73,7 @@ def _sigmoid_slope_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _tile(logits, row, first, rows, classes, LANES: tl.constexpr, KIND: tl.constexpr):  # type: ignore[no-untyped-def]
+def _tile(logits, row, first, rows, classes, LANES: tl.constexpr, KIND: tl.constexpr):
     """Logits (rows, LANES) from class `first` on, -inf where there is none; their places; which there are."""
     c = first + tl.arange(0, LANES)
     mask, at = (row < rows)[:, None] & (c < classes)[None, :], (row * classes)[:, None] + c[None, :]
@@ -81,7 +81,7 @@ def _tile(logits, row, first, rows, classes, LANES: tl.constexpr, KIND: tl.const
 
 
 @triton.jit
-def _log_p(  # type: ignore[no-untyped-def]
+def _log_p(
     logits, target, row, rows, classes, ROWS: tl.constexpr, LANES: tl.constexpr, KIND: tl.constexpr
 ):  # fmt: skip
     """Of each row log(sum(exp)), the target, whether it is a class, and its log-probability (0 if not)."""
@@ -100,7 +100,7 @@ def _log_p(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _softmax_kernel(  # type: ignore[no-untyped-def]
+def _softmax_kernel(
     logits, target, weight, loss, rows, classes,
     GAMMA: tl.constexpr, ALPHA: tl.constexpr, WEIGHTED: tl.constexpr, KIND: tl.constexpr,
     ROWS: tl.constexpr, LANES: tl.constexpr,
@@ -113,7 +113,7 @@ def _softmax_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _softmax_slope_kernel(  # type: ignore[no-untyped-def]
+def _softmax_slope_kernel(
     logits, target, weight, grad, slope, rows, classes, grad_row,
     GAMMA: tl.constexpr, ALPHA: tl.constexpr, WEIGHTED: tl.constexpr, KIND: tl.constexpr,
     ROWS: tl.constexpr, LANES: tl.constexpr,

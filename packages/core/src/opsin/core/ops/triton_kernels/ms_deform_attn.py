@@ -17,14 +17,14 @@ TILE = 256  # numbers that a program holds: rows times lanes
 
 
 @triton.jit
-def _rows(positions, rows, queries, heads, ROWS: tl.constexpr):  # type: ignore[no-untyped-def]  # Triton infers the types, here and below
+def _rows(positions, rows, queries, heads, ROWS: tl.constexpr):
     """The program's rows, which exist, and the value row of each one's head at the map's first position."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     return row, row < rows, row // heads // queries * positions * heads + row % heads
 
 
 @triton.jit
-def _sample(places, sample, inside, height, width):  # type: ignore[no-untyped-def]
+def _sample(places, sample, inside, height, width):
     """A sample's place in cells (0 where it is off the map) and whether it is on the map."""
     x = tl.load(places + 2 * sample, mask=inside, other=0.0) * width - 0.5
     y = tl.load(places + 2 * sample + 1, mask=inside, other=0.0) * height - 0.5
@@ -33,7 +33,7 @@ def _sample(places, sample, inside, height, width):  # type: ignore[no-untyped-d
 
 
 @triton.jit
-def _forward_kernel(  # type: ignore[no-untyped-def]
+def _forward_kernel(
     value, shapes, places, weight, out, positions, rows, queries, heads, width_d, levels, points,
     ROWS: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
@@ -59,7 +59,7 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _backward_kernel(  # type: ignore[no-untyped-def]
+def _backward_kernel(
     value, shapes, places, weight, grad, dvalue, dplaces, dweight,
     positions, rows, queries, heads, width_d, levels, points,
     ROWS: tl.constexpr, LANES: tl.constexpr,

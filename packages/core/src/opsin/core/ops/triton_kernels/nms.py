@@ -20,7 +20,7 @@ REACH = 512  # better boxes that the walk looks back at together
 
 
 @triton.jit
-def _edges(edges, box, count):  # type: ignore[no-untyped-def]  # Triton infers the types, here and below
+def _edges(edges, box, count):
     """Left, top, right and bottom of boxes out of (4, count)."""
     inside = box < count
     left, top = tl.load(edges + box, inside, 0.0), tl.load(edges + count + box, inside, 0.0)
@@ -33,7 +33,7 @@ def _edges(edges, box, count):  # type: ignore[no-untyped-def]  # Triton infers 
 
 
 @triton.jit
-def _divided(x, y):  # type: ignore[no-untyped-def]
+def _divided(x, y):
     """The quotient, rounded to nearest, which Triton's own is for doubles alone."""
     if x.dtype == tl.float32:
         return tl.div_rn(x, y)
@@ -42,7 +42,7 @@ def _divided(x, y):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _overlap_kernel(edges, threshold, words, count, offset, WORD: tl.constexpr):  # type: ignore[no-untyped-def]
+def _overlap_kernel(edges, threshold, words, count, offset, WORD: tl.constexpr):
     if tl.program_id(1) >= tl.program_id(0):
         better, bit = tl.program_id(0) * WORD + tl.arange(0, WORD), tl.arange(0, WORD)
         worse = tl.program_id(1) * WORD + bit
@@ -66,12 +66,12 @@ def _overlap_kernel(edges, threshold, words, count, offset, WORD: tl.constexpr):
 
 
 @triton.jit
-def _either(a, b):  # type: ignore[no-untyped-def]
+def _either(a, b):
     return a | b
 
 
 @triton.jit
-def _walk_kernel(words, keep, count, WORD: tl.constexpr, REACH: tl.constexpr):  # type: ignore[no-untyped-def]
+def _walk_kernel(words, keep, count, WORD: tl.constexpr, REACH: tl.constexpr):
     bit, back = tl.arange(0, WORD), tl.arange(0, REACH)
     column = words
     for first in range(0, count, WORD):

@@ -18,7 +18,7 @@ MAX_LANES = 256  # channels of a program
 
 
 @triton.jit
-def _bin(BINS_Y: tl.constexpr, BINS_X: tl.constexpr, LANES: tl.constexpr):  # type: ignore[no-untyped-def]  # Triton infers the types, here and below
+def _bin(BINS_Y: tl.constexpr, BINS_X: tl.constexpr, LANES: tl.constexpr):
     """The program's region, its bin's row and column, and its channels."""
     row = tl.program_id(0) // BINS_X
     channels = tl.program_id(1) * LANES + tl.arange(0, LANES)
@@ -26,7 +26,7 @@ def _bin(BINS_Y: tl.constexpr, BINS_X: tl.constexpr, LANES: tl.constexpr):  # ty
 
 
 @triton.jit
-def _axis(start, bin_size, samples, at, turn, length):  # type: ignore[no-untyped-def]
+def _axis(start, bin_size, samples, at, turn, length):
     """Along one axis a bin's begin, extent and samples, and the run of samples that may lie on the map."""
     size = tl.load(bin_size + at)
     begin, count = tl.load(start + at) + turn * size, tl.load(samples + at).to(size.dtype)
@@ -38,7 +38,7 @@ def _axis(start, bin_size, samples, at, turn, length):  # type: ignore[no-untype
 
 
 @triton.jit
-def _forward_kernel(  # type: ignore[no-untyped-def]
+def _forward_kernel(
     maps, image, start, bin_size, samples, out, batch, height, width, channels,
     BINS_Y: tl.constexpr, BINS_X: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
@@ -64,7 +64,7 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _backward_kernel(  # type: ignore[no-untyped-def]
+def _backward_kernel(
     grad, image, start, bin_size, samples, dmaps, batch, height, width, channels,
     BINS_Y: tl.constexpr, BINS_X: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip

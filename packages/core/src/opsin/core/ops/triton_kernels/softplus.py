@@ -7,7 +7,7 @@ import triton.language as tl
 
 
 @triton.jit
-def fold(x):  # type: ignore[no-untyped-def]  # Triton infers the types, here and below
+def fold(x):
     """What softplus has above max(x, 0): log(1 + exp(-|x|)), the rounding of 1 + e mended as log1p does."""
     e = tl.exp(-tl.abs(x))
     near = 1.0 + e
@@ -15,6 +15,6 @@ def fold(x):  # type: ignore[no-untyped-def]  # Triton infers the types, here an
 
 
 @triton.jit
-def softplus(x):  # type: ignore[no-untyped-def]
+def softplus(x):
     """log(1 + exp(x))."""
     return tl.maximum(x, 0.0) + fold(x)

@@ -39,21 +39,21 @@ def choose(typing_context: Any, x: Lanes, y: Lanes, first: Lanes, second: Lanes)
 
 
 @compiled
-def _place(task, length, width):  # type: ignore[no-untyped-def]  # Numba infers the types, here and below
+def _place(task, length, width):
     """Channel, and place of its first step, of a task."""
     blocks = width // LANES
     return task % blocks * LANES, task // blocks * length * width + task % blocks * LANES
 
 
 @compiled
-def _nothing(like):  # type: ignore[no-untyped-def]
+def _nothing(like):
     """A running sum of nothing: numerator, denominator, power, steps."""
     zero = splat(like, 0)
     return zero, zero, splat(like, LOWEST), zero
 
 
 @compiled
-def _factors(like, m, n, w, key):  # type: ignore[no-untyped-def]
+def _factors(like, m, n, w, key):
     """The factors, one of them 1, of the sums so far and of a key that is added, and the scale after it."""
     n = n + splat(like, 1)
     power = m - n * w
@@ -67,14 +67,14 @@ def _factors(like, m, n, w, key):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _advance(like, a, b, m, n, w, key, x, y):  # type: ignore[no-untyped-def]
+def _advance(like, a, b, m, n, w, key, x, y):
     """One step: the sums decay, then x and y are added with the weight 2**key."""
     old, new, m, n = _factors(like, m, n, w, key)
     return fma(a, old, x * new), fma(b, old, y * new), m, n
 
 
 @compiled
-def _advance_slope(like, mean, b, far, slope, m, n, w, key, x):  # type: ignore[no-untyped-def]
+def _advance_slope(like, mean, b, far, slope, m, n, w, key, x):
     """One step of the mean value, the sum of weights b, that of weights times distances, and the covariance.
 
     The covariance comes at the scale of b, as b times the real one.
@@ -86,12 +86,12 @@ def _advance_slope(like, mean, b, far, slope, m, n, w, key, x):  # type: ignore[
 
 
 @compiled
-def _larger(x, y):  # type: ignore[no-untyped-def]
+def _larger(x, y):
     return choose(x, y, x, y)
 
 
 @compiled
-def forward(first, last, length, width, w, u, k, v, state, y):  # type: ignore[no-untyped-def]
+def forward(first, last, length, width, w, u, k, v, state, y):
     """The causal recurrence, tasks `first` to `last`.
 
     w, u: (W,) times log2(e). k, v, y: (B, T, W). state: (B, 3, W) numerator, denominator and power, replaced.
@@ -115,7 +115,7 @@ def forward(first, last, length, width, w, u, k, v, state, y):  # type: ignore[n
 
 
 @compiled
-def backward(first, last, length, width, w, u, k, v, state, dy, dw, du, dk, dv):  # type: ignore[no-untyped-def]
+def backward(first, last, length, width, w, u, k, v, state, dy, dw, du, dk, dv):
     """Gradients of `forward` by all but the state. dw, du: (B, W), of each batch item."""
     scale, one, zero = splat(k, LOG2_E), splat(k, 1), splat(k, 0)
     size = length * LANES
@@ -153,7 +153,7 @@ def backward(first, last, length, width, w, u, k, v, state, dy, dw, du, dk, dv):
 
 
 @compiled
-def _add_seen(length, width, w, k, v, place, sums, products, heights, dk, dv):  # type: ignore[no-untyped-def]
+def _add_seen(length, width, w, k, v, place, sums, products, heights, dk, dv):
     """Adds what the tokens after each token give to its gradients."""
     a, b, m, n = _nothing(k)
     for t in range(length - 1, -1, -1):
@@ -165,7 +165,7 @@ def _add_seen(length, width, w, k, v, place, sums, products, heights, dk, dv):  
 
 
 @compiled
-def _store_future(length, width, w, k, v, place, a_tile, b_tile, powers):  # type: ignore[no-untyped-def]
+def _store_future(length, width, w, k, v, place, a_tile, b_tile, powers):
     """The running sums from the end, as each step sees them: those over the tokens after it."""
     a, b, m, n = _nothing(k)
     for t in range(length - 1, -1, -1):
@@ -177,7 +177,7 @@ def _store_future(length, width, w, k, v, place, a_tile, b_tile, powers):  # typ
 
 
 @compiled
-def bi_forward(first, last, length, width, w, u, k, v, y):  # type: ignore[no-untyped-def]
+def bi_forward(first, last, length, width, w, u, k, v, y):
     """The bidirectional sums; arguments as of `forward`."""
     scale, one = splat(k, LOG2_E), splat(k, 1)
     size = length * LANES
@@ -199,7 +199,7 @@ def bi_forward(first, last, length, width, w, u, k, v, y):  # type: ignore[no-un
 
 
 @compiled
-def _store_future_slopes(length, width, w, k, v, place, means, weights, fars, slopes, powers):  # type: ignore[no-untyped-def]
+def _store_future_slopes(length, width, w, k, v, place, means, weights, fars, slopes, powers):
     """As `_store_future`, for what `_advance_slope` keeps."""
     mean, b, m, n = _nothing(k)
     far, slope = mean, mean
@@ -214,7 +214,7 @@ def _store_future_slopes(length, width, w, k, v, place, means, weights, fars, sl
 
 
 @compiled
-def bi_backward(first, last, length, width, w, u, k, v, dy, dw, du, dk, dv):  # type: ignore[no-untyped-def]
+def bi_backward(first, last, length, width, w, u, k, v, dy, dw, du, dk, dv):
     """Gradients of `bi_forward`. dw, du: (B, W), of each batch item."""
     scale, one, zero = splat(k, LOG2_E), splat(k, 1), splat(k, 0)
     size = length * LANES

@@ -21,7 +21,7 @@ BLOCK = 32  # channels a program
 
 
 @triton.jit
-def _factors(m, n, w, key):  # type: ignore[no-untyped-def]  # Triton infers the types, here and below
+def _factors(m, n, w, key):
     """The factors, one of them 1, of the sums so far and of a key that is added, and the scale after it."""
     power = m - (n + 1.0) * w
     factor, heavier = tl.exp(-tl.abs(power - key)), key > power
@@ -30,14 +30,14 @@ def _factors(m, n, w, key):  # type: ignore[no-untyped-def]  # Triton infers the
 
 
 @triton.jit
-def _advance(a, b, m, n, w, key, x, y):  # type: ignore[no-untyped-def]
+def _advance(a, b, m, n, w, key, x, y):
     """One step: the sums decay, then x and y are added with the weight exp(key)."""
     old, new, m, n = _factors(m, n, w, key)
     return a * old + x * new, b * old + y * new, m, n
 
 
 @triton.jit
-def _advance_slope(mean, b, far, slope, m, n, w, key, x):  # type: ignore[no-untyped-def]
+def _advance_slope(mean, b, far, slope, m, n, w, key, x):
     """One step of the mean value, the sums of weights and of weights times distances, the covariance."""
     old, new, m, n = _factors(m, n, w, key)
     far, heavier = far + b, b * old + new
@@ -46,7 +46,7 @@ def _advance_slope(mean, b, far, slope, m, n, w, key, x):  # type: ignore[no-unt
 
 
 @triton.jit
-def _start(state, item, channels, c, inside):  # type: ignore[no-untyped-def]
+def _start(state, item, channels, c, inside):
     """The running sums of a state (B, 3, C): numerator, denominator, power, steps."""
     at = state + item * 3 * channels + c
     a, b = tl.load(at, mask=inside, other=0.0), tl.load(at + channels, mask=inside, other=0.0)
@@ -54,7 +54,7 @@ def _start(state, item, channels, c, inside):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _forward_kernel(w, u, k, v, state, y, after, length, channels, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _forward_kernel(w, u, k, v, state, y, after, length, channels, BLOCK: tl.constexpr):
     item, c = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = c < channels
     decay, bonus = tl.load(w + c, mask=inside, other=0.0), tl.load(u + c, mask=inside, other=0.0)
@@ -74,7 +74,7 @@ def _forward_kernel(w, u, k, v, state, y, after, length, channels, BLOCK: tl.con
 
 
 @triton.jit
-def _future(w, k, v, state, scratch, plane, item, length, channels, c, inside):  # type: ignore[no-untyped-def]
+def _future(w, k, v, state, scratch, plane, item, length, channels, c, inside):
     """Writes the sums over the tokens after each token to planes of the scratch: a, b, power."""
     a, b, m, n = _start(state, item, channels, c, inside)
     for back in range(length):
@@ -87,7 +87,7 @@ def _future(w, k, v, state, scratch, plane, item, length, channels, c, inside): 
 
 
 @triton.jit
-def _future_slopes(w, k, v, state, scratch, plane, item, length, channels, c, inside):  # type: ignore[no-untyped-def]
+def _future_slopes(w, k, v, state, scratch, plane, item, length, channels, c, inside):
     """As `_future`, for what `_advance_slope` keeps: mean, b, power, far, slope."""
     mean, b, m, n = _start(state, item, channels, c, inside)
     far, slope = mean * 0.0, mean * 0.0
@@ -103,7 +103,7 @@ def _future_slopes(w, k, v, state, scratch, plane, item, length, channels, c, in
 
 
 @triton.jit
-def _bi_forward_kernel(w, u, k, v, state, scratch, y, length, channels, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _bi_forward_kernel(w, u, k, v, state, scratch, y, length, channels, BLOCK: tl.constexpr):
     item, c = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = c < channels
     decay, bonus = tl.load(w + c, mask=inside, other=0.0), tl.load(u + c, mask=inside, other=0.0)
@@ -124,7 +124,7 @@ def _bi_forward_kernel(w, u, k, v, state, scratch, y, length, channels, BLOCK: t
 
 
 @triton.jit
-def _slope_runs(  # type: ignore[no-untyped-def]
+def _slope_runs(
     w, k, v, slopes, products, tops, state, dk, dv, item, length, channels, c, inside, AHEAD: tl.constexpr
 ):  # fmt: skip
     """Adds to dk and dv what tokens after (`AHEAD`), or before, each token give it."""
@@ -144,7 +144,7 @@ def _slope_runs(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _backward_kernel(  # type: ignore[no-untyped-def]
+def _backward_kernel(
     w, u, k, v, state, nothing, dy, scratch, dw, du, dk, dv, length, channels,
     BOTH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
