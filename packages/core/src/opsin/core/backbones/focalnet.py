@@ -33,6 +33,7 @@ from opsin.core.backbones.settings import one_a_stage, resolve_settings
 from opsin.core.errors import UserError
 from opsin.core.layers.drop_path import DropPath, drop_path_rates
 from opsin.core.layers.mlp import Mlp
+from opsin.core.layers.stage import Stage
 from opsin.core.layers.weight_init import init_linear
 from opsin.core.layers.windows import pad_to_multiple
 from opsin.core.models import register_models
@@ -282,18 +283,6 @@ def _stem(arch: Arch, in_channels: int, pad: bool, padding: int) -> PatchEmbed:
         {"kernel_size": 7, "stride": 4, "padding": padding} if arch.use_conv_embed else {}
     )
     return PatchEmbed(in_channels, arch.dims[0], arch.patch_size, pad=pad, norm=arch.patch_norm, **overlap)
-
-
-class Stage(nn.Module):
-    """Blocks of one width, and, unless it is the last, the `downsample` to the next."""
-
-    blocks: nn.ModuleList
-    downsample: PatchEmbed | None
-
-    def __init__(self, blocks: Iterable[nn.Module], downsample: PatchEmbed | None) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.downsample = downsample
 
 
 def _stages(arch: Arch, drop_path_rate: float, pad: bool, built: int) -> nn.ModuleList:

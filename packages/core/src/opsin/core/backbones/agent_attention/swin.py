@@ -26,6 +26,7 @@ from opsin.core.backbones.backbone import Backbone, Classifier, FeatureInfo, Tru
 from opsin.core.layers.drop_path import drop_path_rates
 from opsin.core.layers.patch_embedding import PatchEmbedding
 from opsin.core.layers.shifted_windows import attend_in_windows
+from opsin.core.layers.stage import Stage
 from opsin.core.layers.swin_merging import SwinMerging
 from opsin.core.layers.weight_init import init_linear
 from opsin.core.layers.window_attention import WindowAttention
@@ -86,20 +87,6 @@ class WindowBlock(Block):
     def attend(self, x: Tensor, size: Grid) -> Tensor:
         """The attention of normed tokens (B, N, C)."""
         return self.attn.attend(x, size)
-
-
-class Stage(nn.Module):
-    """Blocks of one width, and the merging after them unless the stage is the last.
-
-    Args:
-        blocks: the blocks.
-        downsample: the merging.
-    """
-
-    def __init__(self, blocks: Iterable[Block], downsample: SwinMerging | None) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.downsample = downsample
 
 
 class AgentSwinTrunk(Trunk):

@@ -29,6 +29,7 @@ from opsin.core.layers.patch_embedding import PatchEmbedding
 from opsin.core.layers.position_table import resize_position_table, square_grid
 from opsin.core.layers.relative_bias import resize_bias_table
 from opsin.core.layers.shifted_windows import attend_in_windows
+from opsin.core.layers.stage import Stage
 from opsin.core.layers.swin_merging import SwinMerging
 from opsin.core.layers.token_block import TokenBlock
 from opsin.core.layers.weight_init import init_linear
@@ -87,20 +88,6 @@ class WindowBlock(TokenBlock):
     def attend(self, x: Tensor, size: Grid) -> Tensor:
         """The attention of normed tokens (B, N, C)."""
         return self.attn.attend(x, size)
-
-
-class Stage(nn.Module):
-    """Blocks of one width, and the merging after them unless the stage is the last.
-
-    Args:
-        blocks: the blocks.
-        downsample: the merging.
-    """
-
-    def __init__(self, blocks: Iterable[WindowBlock], downsample: SwinMerging | None) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.downsample = downsample
 
 
 class SwinTrunk(Trunk):
