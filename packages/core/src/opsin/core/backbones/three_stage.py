@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from opsin.core.backbones.backbone import Backbone, Classifier, FeatureInfo, Trunk
+from opsin.core.backbones.backbone import Classifier, FeatureInfo, Trunk
+from opsin.core.backbones.norm_eval import NormEvalBackbone
 from opsin.core.layers.conv_stem import conv_stem
 from opsin.core.layers.norm_linear import NormLinear
 from opsin.core.layers.squeezed_merging import sandwiched_merging
@@ -81,7 +82,7 @@ class ThreeStages(Trunk):
         return 1 + sum(self.depths[: stage - 1]) + block, last + 1
 
 
-class ThreeStageBackbone(ThreeStages, Backbone):
+class ThreeStageBackbone(ThreeStages, NormEvalBackbone):
     """The feature extractor: maps of strides 16, 32 and 64 as they leave the stages, without a norm.
 
     Args:
@@ -109,10 +110,13 @@ class ThreeStageBackbone(ThreeStages, Backbone):
         init_cfg: dict[str, Any] | None,
     ) -> None:
         super().__init__(
-            out_indices=out_indices, frozen_stages=frozen_stages, with_cp=with_cp, init_cfg=init_cfg
+            norm_eval=norm_eval,
+            out_indices=out_indices,
+            frozen_stages=frozen_stages,
+            with_cp=with_cp,
+            init_cfg=init_cfg,
         )
         self.check_out_indices(len(STRIDES))
-        self.norm_eval = norm_eval
         self.add_stages(in_channels, dims, blocks, built=self.out_indices[-1] + 1)
         self.feature_info = tuple(FeatureInfo(dims[index], STRIDES[index]) for index in self.out_indices)
         self.train()  # frozen stages and norms from the beginning
@@ -120,15 +124,6 @@ class ThreeStageBackbone(ThreeStages, Backbone):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(N, 3, H, W) to the maps of `out_indices`."""
         return tuple(m for index, m in enumerate(self.maps(x)) if index in self.out_indices)
-
-    def train(self, mode: bool = True) -> Self:
-        """Training mode for all but the frozen stages and, with `norm_eval`, the BatchNorms."""
-        super().train(mode)
-        if self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-        return self
 
     def from_published(self, tensors: Tensors) -> Tensors:
         """Tensors of the authors' or timm's file of a classifier or detector to those of this backbone."""

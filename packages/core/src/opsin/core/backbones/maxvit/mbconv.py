@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from opsin.core.backbones.maxvit.tanh_gelu import TanhGELU
 from opsin.core.layers.conv_norm import fold_conv, fold_linear
 from opsin.core.layers.drop_path import DropPath
+from opsin.core.layers.pointwise_conv import PointwiseConv
 from opsin.core.layers.squeeze_excite import SqueezeExcite
 
 batch_norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
@@ -36,17 +37,6 @@ class SameConv2d(nn.Conv2d):
                 x, self.weight, self.bias, self.stride, (pads[2], pads[0]), self.dilation, self.groups
             )
         return super().forward(F.pad(x, pads))
-
-
-class PointwiseConv2d(nn.Conv2d):
-    """A 1x1 convolution, run as a linear layer over the channels of a channels-last map."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
-        super().__init__(in_channels, out_channels, 1, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) to (N, C_out, H, W)."""
-        return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 class Stem(nn.Module):
@@ -83,7 +73,7 @@ class Shortcut(nn.Module):
     def __init__(self, in_channels: int, dim: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
-        self.expand = PointwiseConv2d(in_channels, dim) if in_channels != dim else nn.Identity()
+        self.expand = PointwiseConv(in_channels, dim) if in_channels != dim else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
@@ -121,7 +111,7 @@ class MbConv(nn.Module):
         is_plain = stride == 1 and in_channels == dim
         self.shortcut = nn.Identity() if is_plain else Shortcut(in_channels, dim, stride)
         self.pre_norm: nn.Module = batch_norm(in_channels)
-        self.conv1_1x1: nn.Conv2d = PointwiseConv2d(in_channels, hidden, bias=False)
+        self.conv1_1x1: nn.Conv2d = PointwiseConv(in_channels, hidden, bias=False)
         self.norm1: nn.Module = batch_norm(hidden)
         self.act = TanhGELU()
         self.conv2_kxk: nn.Conv2d = SameConv2d(
@@ -130,7 +120,7 @@ class MbConv(nn.Module):
         self.norm2: nn.Module = batch_norm(hidden)
         squeezed = max(1, int(se_ratio * dim))
         self.se = SqueezeExcite(hidden, squeezed, act=nn.SiLU) if se_ratio else nn.Identity()
-        self.conv3_1x1 = PointwiseConv2d(hidden, dim)
+        self.conv3_1x1 = PointwiseConv(hidden, dim)
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
