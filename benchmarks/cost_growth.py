@@ -117,7 +117,8 @@ def main() -> None:
         print(model, results[model], flush=True)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     about = f"{machine}, {arguments.threads} thread(s), float32, one picture, inference."
-    lines = [about, "", *table(results, arguments.sizes)]
+    title, picture = "# Cost of larger pictures", "![time and memory](cost_growth.png)"
+    lines = [title, "", about, "", *table(results, arguments.sizes), "", picture]
     (arguments.out / "cost_growth.md").write_text("\n".join(lines) + "\n")
     plot(results, arguments.sizes, arguments.out / "cost_growth.png")
 
