@@ -115,7 +115,9 @@ def dense_model(head: str, backbone: str) -> nn.Module:
         del cfg.model.data_preprocessor["size"]
         cfg.model.data_preprocessor.size_divisor = 32
     torch.manual_seed(0)
-    return build_model(cfg)
+    model = build_model(cfg)
+    model.init_weights()  # until then Deformable DETR's level embedding is whatever lay in memory
+    return model
 
 
 def batch(head: str) -> dict[str, list[Any]]:

@@ -146,6 +146,6 @@ def test_a_masked_swin_learns_in_three_epochs(cifar10, tmp_path):
 
 
 def test_the_published_test_is_augmented_like_the_training():
-    plain, published = (load_config(f"ninformer_cifar10{end}") for end in ("", "_augmented_test"))
+    plain, published = (load_config(f"ninformer_cifar10{end}") for end in ("", "_augmented_eval"))
     assert published.test_dataloader.dataset.pipeline == plain.train_dataloader.dataset.pipeline
     assert plain.test_dataloader.dataset.pipeline != plain.train_dataloader.dataset.pipeline
