@@ -7,6 +7,7 @@ opsin's of the same names.
 from __future__ import annotations
 
 import atexit
+import gc
 import copy
 import itertools
 import logging
@@ -275,9 +276,10 @@ class Runner(MMEngineRunner):
 
 
 def _leave_process_group() -> None:
-    """Ends the threads of the process group: gloo's abort a process that exits with them running."""
+    """Ends the threads of the process group: gloo's may abort a process that exits with them running."""
     if is_distributed():
         torch.distributed.destroy_process_group()
+        gc.collect()  # the threads end with the group's last reference, which a runner's cycles hold
 
 
 def _is_for_people(record: logging.LogRecord) -> bool:
