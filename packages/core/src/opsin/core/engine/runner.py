@@ -7,8 +7,8 @@ opsin's of the same names.
 from __future__ import annotations
 
 import atexit
-import gc
 import copy
+import gc
 import itertools
 import logging
 import numbers
