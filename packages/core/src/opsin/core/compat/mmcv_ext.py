@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import update_wrapper
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -66,7 +67,8 @@ def _attend(
 
 
 def _replace_attention(module: ModuleType) -> None:
-    module.multi_scale_deformable_attn_pytorch = _attend  # type: ignore[attr-defined]  # a module has any name
+    name = "multi_scale_deformable_attn_pytorch"
+    setattr(module, name, update_wrapper(_attend, getattr(module, name)))  # `__wrapped__` is mmcv's own
 
 
 def needed() -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 PAIRS = 1 << 15  # box pairs worked on at once
+BLOCK = 64  # ranked boxes whose overlaps with all others are computed together
 _NEAR = 1e-9  # how far outside, in shares of an edge, still counts as on it
 
 
@@ -54,13 +55,24 @@ def nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float, labels: Ten
     """
     rest, keep = scores.argsort(descending=True, stable=True), []
     while len(rest):
-        best, rest = rest[0], rest[1:]
-        keep.append(best)
-        hit = box_iou_rotated(boxes[best][None], boxes[rest])[0] >= iou_threshold
+        block = rest[:BLOCK]
+        hit = box_iou_rotated(boxes[block], boxes[rest]) >= iou_threshold
         if labels is not None:
-            hit &= labels[rest] == labels[best]
-        rest = rest[~hit]
-    return torch.stack(keep) if keep else scores.new_zeros(0, dtype=torch.long)
+            hit &= labels[block, None] == labels[rest]
+        stays = _first_come(hit.cpu())
+        keep.append(block[stays[: len(block)].to(block.device)])
+        stays[: len(block)] = False
+        rest = rest[stays.to(rest.device)]
+    return torch.cat(keep) if keep else scores.new_zeros(0, dtype=torch.long)
+
+
+def _first_come(hit: Tensor) -> Tensor:
+    """Which of M ranked boxes stay, (M,), if the first R of them suppress by `hit` (R, M) whom they may."""
+    stays = torch.ones(hit.shape[1], dtype=torch.bool)
+    for row, suppressed in enumerate(hit):
+        if stays[row]:
+            stays[row + 1 :] &= ~suppressed[row + 1 :]
+    return stays
 
 
 def _pair_overlaps(boxes1: Tensor, boxes2: Tensor, first: Tensor, second: Tensor, mode: str) -> Tensor:

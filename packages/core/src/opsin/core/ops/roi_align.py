@@ -294,6 +294,34 @@ def _average_backward(
     return grad_x.to(grad.dtype)
 
 
+def _fill_maximum(
+    x: Tensor,
+    rois: Tensor,
+    settings: tuple[int, int, float, int, bool],
+    values: Tensor,
+    best_y: Tensor,
+    best_x: Tensor,
+) -> None:
+    """The PyTorch path of `_maximum`: region by region, every sample of all channels at once."""
+    bins_y, bins_x = settings[:2]
+    grid = _grid(rois, *settings)
+    for n, (image, start, bin_size, samples) in enumerate(zip(*grid, strict=True)):
+        count_y, count_x = samples.clamp(min=0).tolist()
+        if count_y * count_x == 0:
+            continue
+        y, places_x = (
+            _places(start[0], bin_size[0], bins_y, count_y),
+            _places(start[1], bin_size[1], bins_x, count_x),
+        )
+        sampled = bilinear_sample(x[image], y[:, None, :, None], places_x[None, :, None, :], border=True)
+        values[n], at = sampled.flatten(-2).max(-1)
+        rows = torch.arange(bins_y, device=x.device)[:, None]
+        best_y[n], best_x[n] = (
+            y[rows, at // count_x],
+            places_x[torch.arange(bins_x, device=x.device), at % count_x],
+        )
+
+
 @torch.library.custom_op("opsin::roi_align_max", mutates_args=())
 def _maximum(
     x: Tensor,
@@ -310,28 +338,28 @@ def _maximum(
     x_, rois_ = x.detach().to(dtype), rois.detach().to(dtype)
     values = torch.zeros(len(rois), x.shape[1], bins_y, bins_x, dtype=dtype, device=x.device)
     best_y, best_x = torch.full_like(values, -2.0), torch.full_like(values, -2.0)
-    grid = _grid(rois_, bins_y, bins_x, spatial_scale, sampling_ratio, aligned)
-    for n, (image, start, bin_size, samples) in enumerate(zip(*grid, strict=True)):
-        count_y, count_x = samples.clamp(min=0).tolist()
-        if count_y * count_x == 0:
-            continue
-        y, places_x = (
-            _places(start[0], bin_size[0], bins_y, count_y),
-            _places(start[1], bin_size[1], bins_x, count_x),
-        )
-        sampled = bilinear_sample(x_[image], y[:, None, :, None], places_x[None, :, None, :], border=True)
-        values[n], at = sampled.flatten(-2).max(-1)
-        rows = torch.arange(bins_y, device=x.device)[:, None]
-        best_y[n], best_x[n] = (
-            y[rows, at // count_x],
-            places_x[torch.arange(bins_x, device=x.device), at % count_x],
-        )
+    settings = (bins_y, bins_x, spatial_scale, sampling_ratio, aligned)
+    if kernels.enabled(x, rois):
+        from opsin.core.ops.kernels.roi_align_max import forward
+
+        written = (values.numpy(), best_y.numpy(), best_x.numpy())
+        grid = map(kernels.array, _contiguous_grid(rois_, settings))
+        kernels.run(forward, len(rois), kernels.array(x_.permute(0, 2, 3, 1)), *grid, *written)
+    else:
+        _fill_maximum(x_, rois_, settings, values, best_y, best_x)
     return values.to(x.dtype), best_y, best_x
 
 
 @torch.library.custom_op("opsin::roi_align_max_backward", mutates_args=())
 def _maximum_backward(grad: Tensor, rois: Tensor, best_y: Tensor, best_x: Tensor, shape: list[int]) -> Tensor:
     batch, channels, height, width = shape
+    if kernels.enabled(grad, rois):
+        from opsin.core.ops.kernels.roi_align_max import backward
+
+        grad_maps = torch.zeros(shape, dtype=best_y.dtype)
+        read = map(kernels.array, (grad.to(best_y.dtype), rois[:, 0].long(), best_y, best_x))
+        kernels.run(backward, channels, *read, grad_maps.numpy())
+        return grad_maps.to(grad.dtype)
     low_y, high_y, rest_y, inside_y = axis_corners(best_y, height, border=True)
     low_x, high_x, rest_x, inside_x = axis_corners(best_x, width, border=True)
     plane = rois[:, 0].long()[:, None] * channels + torch.arange(channels, device=grad.device)
