@@ -89,14 +89,13 @@ def describe(name: str, size: int) -> dict[str, Any]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from opsin.core.models import create_backbone, create_model, get_model
-    from opsin.core.ops.selective_scan import count_operations
+    from opsin.core.ops.operation_counts import formulas
 
     named = get_model(name)
-    formulas = {torch.ops.opsin.selective_scan: count_operations}
     image = torch.empty(1, 3, size, size, device="meta")
     with torch.device("meta"), torch.no_grad():
         model = create_model(name).eval()
-        with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+        with FlopCounterMode(display=False, custom_mapping=formulas()) as counter:
             model(image)
         backbone: Any = create_backbone(name).eval() if named.backbone else None
         maps = backbone(image) if backbone else ()

@@ -1,4 +1,4 @@
-"""RoIAlign with the maximum, on the CPU: each sample is taken for all channels, the largest of a bin stays."""
+"""RoIAlign with the maximum, on the CPU: every sample is taken for all channels, the largest in a bin stays."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from opsin.core.ops.selective_scan.arguments import Gradients, Scan
 from opsin.core.ops.selective_scan.reference import selective_scan_reference
 
-__all__ = ["count_operations", "selective_scan", "selective_scan_reference", "selective_scan_step"]
+__all__ = ["selective_scan", "selective_scan_reference", "selective_scan_step"]
 
 
 @overload
@@ -280,14 +280,3 @@ def _differentiate(ctx: Any, dout: Tensor, *unused: Tensor) -> tuple[Tensor | No
 
 
 _scan.register_autograd(_differentiate, setup_context=_remember)
-
-
-def count_operations(
-    u_shape: tuple[int, ...], delta_shape: tuple[int, ...], A_shape: tuple[int, ...], *_: Any, **__: Any
-) -> int:
-    """Floating-point operations of a scan, in the form that `torch.utils.flop_counter` asks for.
-
-    Nine for each state and step, the exponential counted as one.
-    """
-    batch, channels, length = u_shape
-    return 9 * batch * channels * length * A_shape[1]
