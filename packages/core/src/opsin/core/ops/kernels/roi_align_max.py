@@ -1,4 +1,4 @@
-"""RoIAlign with the maximum, on the CPU: every sample is taken for all channels, the largest in a bin stays."""
+"""RoIAlign with the maximum, on the CPU: all channels of a sample at once, the largest of a bin stays."""
 
 from __future__ import annotations
 
