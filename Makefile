@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt requirements-dev.txt $(wildcard package
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation \
-		$(foreach p,$(filter-out core,$(PACKAGES)),-e packages/$(p)) -e 'packages/core[samples]' -e .
+		$(foreach p,$(filter-out core,$(PACKAGES)),-e packages/$(p)) -e 'packages/core[samples]' -e '.[all]'
 	touch $(STAMP)
 
 demo: setup

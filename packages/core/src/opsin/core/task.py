@@ -24,7 +24,21 @@ OFFICIAL_PACKAGES = {
     "classification": "opsin-classification",
     "detection": "opsin-detection",
     "segmentation": "opsin-segmentation",
+    "panoptic": "opsin-segmentation",
+    "dense_prediction": "opsin-segmentation",
+    "open_vocabulary": "opsin-segmentation",
+    "promptable": "opsin-segmentation",
+    "weakly_supervised": "opsin-segmentation",
+    "xray_detection": "opsin-detection",
     "super_resolution": "opsin-restoration",
+    "cloud_removal": "opsin-restoration",
+    "metalens": "opsin-restoration",
+    "compression": "opsin-restoration",
+    "medical_segmentation": "opsin-medical",
+    "medical_classification": "opsin-medical",
+    "medical_pretraining": "opsin-medical",
+    "tracking": "opsin-tracking",
+    "text_detection": "opsin-ocr",
 }
 
 
@@ -41,6 +55,8 @@ class Task:
         samples: `module:function`, called as `function(directory, seed=0)`, writes a small data set there in
             the task's standard format.
         metric: the key of the number that people quote (`coco/bbox_mAP`); higher is better.
+        commands: modules with `register(app)` that add the task's own verbs to `opsin`; each import of theirs
+            that is slow stands inside a function.
     """
 
     name: str
@@ -50,6 +66,7 @@ class Task:
     predictor: str
     samples: str
     metric: str
+    commands: tuple[str, ...] = ()
 
     def register(self) -> None:
         """Imports the modules that register the task's classes."""

@@ -72,7 +72,7 @@ class ImageClassifier(BaseModel):
         Raises:
             UserError: for a label that the network lacks, or a head for a teacher without a teacher.
         """
-        targets = self._one_hot(samples, images.device)
+        targets = self.targets(samples).to(images.device)
         if self.batch_augmentation is not None:
             images, targets = self.batch_augmentation(images, targets)
         outputs = self.network(images)
@@ -87,9 +87,29 @@ class ImageClassifier(BaseModel):
             )
         return {"loss": loss, **getattr(self.network, "auxiliary_losses", dict)()}
 
+    def targets(self, samples: Samples) -> Tensor:
+        """The labels as probabilities (N, num_classes).
+
+        Raises:
+            UserError: for a label that the network lacks.
+        """
+        labels = torch.stack([sample.gt_label for sample in samples])
+        classes = self.network.num_classes
+        largest = int(labels.max())
+        if largest >= classes:
+            raise UserError(
+                f"a sample has class {largest} (counted from 0) but the network has {classes} classes",
+                "set model.network.num_classes",
+            )
+        return F.one_hot(labels, classes).float()
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Logits (N, C) to scores, of the same shape."""
+        return logits.float().softmax(dim=1)
+
     def predict(self, logits: Tensor, samples: Samples | None) -> Samples:
         """Logits (N, C) to data samples that carry scores and label."""
-        scores = logits.float().softmax(dim=1)
+        scores = self.scores(logits)
         samples = samples or [BaseDataElement() for _ in scores]
         for sample, score in zip(samples, scores, strict=True):
             sample.pred_scores = score
@@ -103,14 +123,3 @@ class ImageClassifier(BaseModel):
     def no_weight_decay(self) -> set[str]:
         """Parameters that the network's authors don't decay, besides one-dimensional ones."""
         return {f"network.{name}" for name in self.network.no_weight_decay()}
-
-    def _one_hot(self, samples: Samples, device: torch.device) -> Tensor:
-        labels = torch.stack([sample.gt_label for sample in samples])
-        classes = self.network.num_classes
-        largest = int(labels.max())
-        if largest >= classes:
-            raise UserError(
-                f"a sample has class {largest} (counted from 0) but the network has {classes} classes",
-                "set model.network.num_classes",
-            )
-        return F.one_hot(labels, classes).float().to(device)

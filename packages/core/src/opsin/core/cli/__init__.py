@@ -6,11 +6,13 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 
 import typer
 
 from opsin.core.cli import catalog, doctor, measure, new_task, published, run
 from opsin.core.errors import as_user_error
+from opsin.core.task import tasks
 
 
 def _usage_error() -> type[Exception]:
@@ -29,6 +31,8 @@ app = typer.Typer(
 )
 for _part in (run, catalog, published, measure, doctor, new_task):
     _part.register(app)
+for _module in sorted({command for task in tasks().values() for command in task.commands}):
+    import_module(_module).register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,1 @@
+"""Medical segmentation, classification and pretraining in 2D and 3D, on MONAI."""

@@ -1,0 +1,1 @@
+"""Classification of medical images: MedMNIST and image folders, with the measures of that field."""

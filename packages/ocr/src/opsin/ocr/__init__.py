@@ -1,0 +1,1 @@
+"""Text in pictures: dense, arbitrarily shaped scene text."""
