@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -31,8 +32,18 @@ app = typer.Typer(
 )
 for _part in (run, catalog, published, measure, doctor, new_task):
     _part.register(app)
-for _module in sorted({command for task in tasks().values() for command in task.commands}):
-    import_module(_module).register(app)
+
+
+def _add_verbs_of_tasks() -> None:
+    """A package whose verbs can't be loaded is told in a warning: it must not take the others down."""
+    for module in sorted({command for task in tasks().values() for command in task.commands}):
+        try:
+            import_module(module).register(app)
+        except Exception as error:
+            logging.getLogger("opsin").warning("the verbs of %s can't be loaded: %s", module, error)
+
+
+_add_verbs_of_tasks()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
