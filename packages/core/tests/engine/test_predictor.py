@@ -92,6 +92,25 @@ def test_video_is_predicted_frame_by_frame(predictor: BrightnessPredictor, tmp_p
     assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 4 and drawn.get(cv2.CAP_PROP_FRAME_WIDTH) == 64
 
 
+class LegendPredictor(BrightnessPredictor):
+    """Pictures whose legend grows with what was found."""
+
+    def picture(self, result: float, image: Image) -> Image:
+        return np.pad(image, ((0, 0), (0, 2 * round(result)), (0, 0)))
+
+
+def test_video_keeps_frames_whose_pictures_differ_in_size(
+    predictor: BrightnessPredictor, tmp_path: Path
+) -> None:
+    _video(tmp_path / "clip.mp4", 3)
+    LegendPredictor(predictor.cfg, None).predict([tmp_path / "clip.mp4"], tmp_path / "out", quiet=True)
+    drawn = cv2.VideoCapture(str(tmp_path / "out" / "pictures" / "clip.mp4"))
+    frames = 0
+    while drawn.read()[0]:
+        frames += 1
+    assert frames == 3
+
+
 def test_bad_file_stops_after_what_is_done_or_is_skipped(
     predictor: BrightnessPredictor, tmp_path: Path
 ) -> None:

@@ -33,6 +33,7 @@ WRAPPERS = (
     "model",
     "module",
     "model_state_dict",
+    "net",
 )
 # What torch.load raises for files that are damaged or something else.
 UNREADABLE = (RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError, KeyError, AttributeError)

@@ -96,7 +96,8 @@ def describe(name: str, size: int) -> dict[str, Any]:
     with torch.device("meta"), torch.no_grad():
         model = create_model(name).eval()
         with FlopCounterMode(display=False, custom_mapping=formulas()) as counter:
-            model(*(model.example_inputs(image) if hasattr(model, "example_inputs") else (image,)))
+            several: Any = getattr(model, "example_inputs", None)  # of a model that takes more than a picture
+            model(*(several(image) if several else (image,)))
         backbone: Any = create_backbone(name).eval() if named.backbone else None
         maps = backbone(image) if backbone else ()
         stages = backbone.feature_info if backbone else ()

@@ -97,6 +97,10 @@ class Predictor:
         """Writes all records; here as a list in `predictions.json`."""
         write_json(out / "predictions.json", records)
 
+    def sources(self, inputs: Sequence[Path]) -> list[Source]:
+        """What to predict on: the images and videos that `inputs` name."""
+        return find_sources(inputs)
+
     def read(self, path: Path) -> Image:
         """Reads one image file as RGB uint8 (H, W, 3)."""
         return read_image(path)
@@ -141,7 +145,7 @@ class Predictor:
         Returns:
             The records, in the order of the inputs; a skipped file has `{"file", "error"}`.
         """
-        sources = find_sources(inputs)
+        sources = self.sources(inputs)
         make_folder(out)
         records: list[dict[str, Any]] = []
         console = Console(stderr=True)
@@ -180,9 +184,10 @@ class Predictor:
             result = self.infer(image, source.path)
             drawn = self.picture(result, image)
             if writer is None:
+                height, width = drawn.shape[:2]
                 fourcc = cv2.VideoWriter.fourcc(*"mp4v")
-                writer = cv2.VideoWriter(str(target), fourcc, rate, (drawn.shape[1], drawn.shape[0]))
-            writer.write(drawn[..., ::-1])
+                writer = cv2.VideoWriter(str(target), fourcc, rate, (width, height))
+            writer.write(fitted(drawn, height, width)[..., ::-1])
             records.append(
                 {"file": str(source.path), "frame": index, **self.record(result, image, source.path)}
             )
@@ -190,6 +195,13 @@ class Predictor:
             raise UserError(f"{source.path} holds no readable frame")
         writer.release()
         return records
+
+
+def fitted(picture: Image, height: int, width: int) -> Image:
+    """The picture cut or filled up with white: a video's frames have one size, legends have several."""
+    cut = picture[:height, :width]
+    missing = ((0, height - cut.shape[0]), (0, width - cut.shape[1]), (0, 0))
+    return np.pad(cut, missing, constant_values=255)
 
 
 def find_sources(inputs: Sequence[Path]) -> list[Source]:
@@ -210,14 +222,15 @@ def find_sources(inputs: Sequence[Path]) -> list[Source]:
             sources.append(Source(given, Path(given.name)))
         else:
             raise UserError(f"{given} is neither an image nor a video")
-    return _with_unique_names(sources)
+    return with_unique_names(sources)
 
 
 def _has_images(folder: Path) -> bool:
     return any(p.suffix.lower() in IMAGE_SUFFIXES for p in folder.rglob("*"))
 
 
-def _with_unique_names(sources: list[Source]) -> list[Source]:
+def with_unique_names(sources: list[Source]) -> list[Source]:
+    """The sources, names that differ in their suffix alone told apart by a number."""
     taken: dict[Path, int] = {}
     unique = []
     for source in sources:

@@ -12,8 +12,10 @@ MEDICAL_CLASSIFICATION = Task(
         "opsin.medical.classification.datasets",
         "opsin.medical.classification.models",
         "opsin.medical.classification.metrics",
+        "opsin.medical.pretraining.datasets",
+        "opsin.medical.pretraining.models",
     ),
-    predictor="opsin.classification.predictor:ClassificationPredictor",
+    predictor="opsin.medical.classification.predictor:MedicalClassificationPredictor",
     samples="opsin.medical.classification.samples:write_samples",
     metric="medical/auc",
 )

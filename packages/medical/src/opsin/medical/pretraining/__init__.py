@@ -1,0 +1,1 @@
+"""Self-supervised pretraining on medical pictures and volumes together."""
