@@ -1,1 +1,0 @@
-"""Text in pictures: dense, arbitrarily shaped scene text."""
