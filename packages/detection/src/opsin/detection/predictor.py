@@ -6,15 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmdet.structures import DetDataSample
+from torch import Tensor
 
 from opsin.core.engine.predictor import Image, Predictor, write_json
 from opsin.detection.metrics.coco_ap import encode_predicted, xywh
 from opsin.detection.palette import palette
+from opsin.detection.tiling import merge, tiles
 from opsin.detection.visualization import draw
 
 
 class DetectionPredictor(Predictor):
     """Writes `predictions.json`, COCO's list of results, and `images.json`, which says what its ids mean.
+
+    A config's `tiles=dict(size=…, overlap=…)` (pixels) cuts pictures that are larger than a tile and merges
+    what is found in the tiles.
 
     `images.json` has COCO's `images` (id, file_name, width, height; for videos also `frame`) and
     `categories`. Category ids are those of the training data. Pictures show what scores at least
@@ -22,6 +28,17 @@ class DetectionPredictor(Predictor):
     """
 
     shown_above = 0.4
+
+    def infer(self, image: Image, path: Path) -> Any:
+        """The model's result for one RGB image, or the merged results of its tiles."""
+        cut = self.cfg.get("tiles")
+        if cut is None or max(image.shape[:2]) <= cut["size"]:
+            return super().infer(image, path)
+        size = (image.shape[0], image.shape[1])
+        places = list(tiles(size, cut["size"], cut["overlap"]))
+        results = [super(DetectionPredictor, self).infer(image[place], path) for place in places]
+        found = [(place, result.pred_instances.cpu()) for place, result in zip(places, results, strict=True)]
+        return DetDataSample(pred_instances=merge(found, size), metainfo={"ori_shape": size})
 
     def record(self, result: Any, image: Image, path: Path) -> dict[str, Any]:
         """Size of the image, and its detections in COCO's terms."""
@@ -37,8 +54,8 @@ class DetectionPredictor(Predictor):
 
     def picture(self, result: Any, image: Image) -> Image:
         """The image with boxes, names, scores and masks."""
-        found = result.pred_instances
-        found = found[found.scores >= self.shown_above].cpu().numpy()
+        found = result.pred_instances.cpu()
+        found = found[self.shown(found)].numpy()
         classes = self._classes(int(found.labels.max(initial=0)))
         return draw(
             image,
@@ -49,6 +66,11 @@ class DetectionPredictor(Predictor):
             scores=found.scores.tolist(),
             masks=np.asarray(found.masks) if "masks" in found else None,
         )
+
+    def shown(self, found: Any) -> Tensor:
+        """Which of the instances `found` a picture shows, (N,) bool."""
+        chosen: Tensor = found.scores >= self.shown_above
+        return chosen
 
     def finish(self, records: list[dict[str, Any]], out: Path) -> None:
         """Writes the two files; images that could not be read have `error` in `images.json`."""

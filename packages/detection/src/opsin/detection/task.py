@@ -6,7 +6,11 @@ DETECTION = Task(
     name="detection",
     summary="boxes, and masks, of the objects in an image",
     package="opsin.detection",
-    modules=("opsin.detection.datasets", "opsin.detection.metrics"),
+    modules=(
+        "opsin.detection.datasets",
+        "opsin.detection.metrics",
+        "opsin.detection.models.relationnet2",
+    ),
     predictor="opsin.detection.predictor:DetectionPredictor",
     samples="opsin.detection.samples:write",
     metric="coco/bbox_mAP",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from opsin.core.data.dataset import Dataset
 from opsin.core.errors import UserError, unknown
 from opsin.detection.datasets.boxes import BoxCheck
+from opsin.detection.datasets.objects import CountsClasses
 from opsin.detection.palette import palette
 from opsin.registry import DATASETS
 
@@ -16,7 +18,7 @@ Entry = dict[str, Any]
 
 
 @DATASETS.register_module()
-class CocoDetection(Dataset):
+class CocoDetection(CountsClasses, Dataset):
     """Images with boxes and masks from a COCO json file.
 
     The classes are the file's categories by ascending id, or those of `metainfo['classes']`, a subset or
@@ -48,6 +50,9 @@ class CocoDetection(Dataset):
         labels = self._choose_classes(content["categories"])
         images = [self._image(image, index) for index, image in enumerate(content["images"])]
         by_id = {image["img_id"]: image for image in images}
+        if len(by_id) < len(images):
+            twice = next(i for i, count in Counter(e["img_id"] for e in images).items() if count > 1)
+            raise UserError(f"{self.ann_file} gives image id {twice} twice", "number the images anew")
         known = {category["id"] for category in content["categories"]}
         check = BoxCheck(str(self.ann_file), drop=self.drop_bad_boxes)
         for annotation in content["annotations"]:

@@ -15,6 +15,18 @@ from opsin.registry import TRANSFORMS
 Results = dict[str, Any]
 
 
+class CountsClasses:
+    """A dataset that says which classes a sample has, as mmdet's samplers and wrappers ask.
+
+    `ClassAwareSampler` then draws rare classes as often as frequent ones.
+    """
+
+    def get_cat_ids(self, index: int) -> list[int]:
+        """The labels of the objects of sample `index`, those to be ignored left out."""
+        instances = self.get_data_info(index)["instances"]  # type: ignore[attr-defined]  # the dataset's
+        return [int(o["bbox_label"]) for o in instances if not o["ignore_flag"]]
+
+
 @TRANSFORMS.register_module()
 class LoadObjects(BaseTransform):
     """Turns `instances` into `gt_bboxes` (N, 4) float32, `gt_bboxes_labels` (N,) and `gt_ignore_flags` (N,).
@@ -68,6 +80,7 @@ def encode_mask(instance: Results, size: tuple[int, int], where: str) -> dict[st
             )
         encoded: Any = mask
         if isinstance(mask, list):
+            _check_polygons(mask, where)
             encoded = run_lengths.merge(run_lengths.frPyObjects(mask, height, width))
         elif isinstance(mask["counts"], list):
             encoded = run_lengths.frPyObjects(mask, height, width)
@@ -75,3 +88,15 @@ def encode_mask(instance: Results, size: tuple[int, int], where: str) -> dict[st
         raise UserError(f"a mask of {where} is neither polygons nor run lengths ({error})") from None
     found: dict[str, Any] = encoded
     return found
+
+
+def _check_polygons(polygons: list[Any], where: str) -> None:
+    """Refuses what is no polygon; COCO's own code takes four numbers for a box."""
+    for polygon in polygons:
+        if len(polygon) < 6 or len(polygon) % 2:
+            raise UserError(
+                f"a mask of {where} has a polygon of {len(polygon)} numbers",
+                "a polygon has x and y of three points or more",
+            )
+        if not np.isfinite(polygon).all():
+            raise UserError(f"a mask of {where} has a polygon with a number that is not finite")

@@ -14,6 +14,7 @@ from opsin.core.data.dataset import Dataset
 from opsin.core.data.image import IMAGE_SUFFIXES
 from opsin.core.errors import UserError, unknown
 from opsin.detection.datasets.boxes import BoxCheck
+from opsin.detection.datasets.objects import CountsClasses
 from opsin.detection.palette import palette
 from opsin.registry import DATASETS
 
@@ -21,7 +22,7 @@ Entry = dict[str, Any]
 
 
 @DATASETS.register_module()
-class PascalVOC(Dataset):
+class PascalVOC(CountsClasses, Dataset):
     """Images with boxes from a folder in the layout of Pascal VOC (one `VOCdevkit/VOC2007`, say).
 
     The classes are those of `metainfo['classes']`, or all names in `Annotations/` in alphabetical order, so
