@@ -1,0 +1,1 @@
+"""Single-object tracking in videos."""

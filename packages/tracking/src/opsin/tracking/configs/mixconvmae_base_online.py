@@ -1,0 +1,6 @@
+_base_ = ["./_base_/stage2.py"]
+model = dict(network=_base_.networks.convmae, crops=dict(template_size=128, search_size=288))
+train_dataloader = dict(dataset=dict(template_size=128, search_size=288, search_factor=4.5))
+protocols = dict(
+    uav123=dict(update=dict(interval=25, size=3)), trackingnet=dict(update=dict(interval=25, size=3))
+)

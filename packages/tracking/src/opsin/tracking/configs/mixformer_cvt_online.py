@@ -1,0 +1,2 @@
+_base_ = ["./_base_/stage2.py"]
+model = dict(network=_base_.networks.cvt)

@@ -1,0 +1,3 @@
+# Trained on GOT-10k alone, as its protocol wants.
+_base_ = ["./mixvit_base_stage1.py"]
+train_dataloader = dict(dataset=dict(sources=[dict(layout="got10k", root="got10k", split="train")]))

@@ -1,0 +1,1 @@
+"""Tracking networks, one published system a folder, and the models that train and run them."""
