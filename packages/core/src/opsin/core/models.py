@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from opsin.core.errors import UserError, unknown
 from opsin.core.systems import systems
@@ -100,3 +100,12 @@ def create_backbone(name: str, **changes: Any) -> nn.Module:
     if named.backbone is None:
         raise UserError(f"{name} has no feature extractor", "use create_model")
     return named.backbone(**{**named.arguments, **changes})
+
+
+def example_inputs(model: nn.Module, image: Tensor) -> tuple[Tensor, ...]:
+    """Arguments of the model's `forward` that go with an image (N, 3, H, W).
+
+    A model that takes more than a picture (a tracker takes templates too) says so by a method of this name.
+    """
+    several = getattr(model, "example_inputs", None)
+    return tuple(several(image)) if several else (image,)

@@ -38,7 +38,6 @@ OFFICIAL_PACKAGES = {
     "medical_classification": "opsin-medical",
     "medical_pretraining": "opsin-medical",
     "tracking": "opsin-tracking",
-    "text_detection": "opsin-ocr",
 }
 
 

@@ -88,7 +88,7 @@ def describe(name: str, size: int) -> dict[str, Any]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from opsin.core.models import create_backbone, create_model, get_model
+    from opsin.core.models import create_backbone, create_model, example_inputs, get_model
     from opsin.core.ops.operation_counts import formulas
 
     named = get_model(name)
@@ -96,8 +96,7 @@ def describe(name: str, size: int) -> dict[str, Any]:
     with torch.device("meta"), torch.no_grad():
         model = create_model(name).eval()
         with FlopCounterMode(display=False, custom_mapping=formulas()) as counter:
-            several: Any = getattr(model, "example_inputs", None)  # of a model that takes more than a picture
-            model(*(several(image) if several else (image,)))
+            model(*example_inputs(model, image))
         backbone: Any = create_backbone(name).eval() if named.backbone else None
         maps = backbone(image) if backbone else ()
         stages = backbone.feature_info if backbone else ()

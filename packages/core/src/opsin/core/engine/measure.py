@@ -38,20 +38,23 @@ def measure(name: str, size: int, batch: int, threads: int, runs: int, train: bo
         train: forward and backward in train mode instead of forward in eval mode.
         bf16: under bf16 autocast.
     """
-    from opsin.core.models import create_model
+    from torch.utils._pytree import tree_leaves
+
+    from opsin.core.models import create_model, example_inputs
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = create_model(name).train(train)
-    image = torch.randn(batch, 3, size, size)
+    inputs = example_inputs(model, torch.randn(batch, 3, size, size))
     before = peak_memory()
 
     def step() -> float:
         start = time.perf_counter()
         with torch.set_grad_enabled(train), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            out = model(image)
+            out = model(*inputs)
         if train:
-            out.float().square().mean().backward()
+            numbers = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+            torch.stack([leaf.float().square().mean() for leaf in numbers]).sum().backward()
         return time.perf_counter() - start
 
     for _ in range(2):
