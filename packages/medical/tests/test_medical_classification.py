@@ -171,8 +171,9 @@ def test_multi_label_classifier_learns_and_refuses_other_labels():
     loss = model(images, samples, mode="loss")["loss"]
     loss.backward()
     assert loss.isfinite()
-    scores = model(images, None, mode="predict")[0].pred_scores
-    assert ((scores > 0) & (scores < 1)).all() and scores.sum() != pytest.approx(1)
+    with torch.no_grad():
+        scores = model(images, None, mode="predict")[0].pred_scores
+    assert ((scores > 0) & (scores < 1)).all() and abs(scores.sum() - 1) > 1e-4
     with pytest.raises(UserError, match="2 findings, the network 3"):
         model(images, [BaseDataElement(gt_label=torch.tensor([1, 0]))] * 2, mode="loss")
 
@@ -196,9 +197,9 @@ def test_network_learns_the_planes_better_than_a_linear_classifier(tmp_path):
         rows = {s: data[f"{s}_images"].reshape(len(data[f"{s}_images"]), -1) / 255 for s in ("train", "test")}
         labels = {s: data[f"{s}_labels"][:, 0] for s in rows}
     linear = RidgeClassifier(100).fit(rows["train"], labels["train"]).score(rows["test"], labels["test"])
-    cfg = config(tmp_path / "data", "train_cfg.val_interval=6")
+    cfg = config(tmp_path / "data", "train_cfg.val_interval=5")
     train(cfg, tmp_path / "run")
-    reached = evaluate(cfg, tmp_path / "run" / "epoch_6.pth")["medical/accuracy"]
+    reached = evaluate(cfg, tmp_path / "run" / "epoch_5.pth")["medical/accuracy"]
     assert 1 / 3 < linear < 0.8
     assert reached > linear + 0.05, (reached, linear)
 

@@ -14,7 +14,7 @@ model = dict(
 _file = dict(data_root=data_root, file="head_112", classes=("axial", "coronal", "sagittal"))
 _flips = dict(type="Albumentations", transforms=[dict(type="HorizontalFlip", p=0.5)])
 _pack = dict(type="PackClassification")
-train_dataloader = dict(batch_size=20, num_workers=1, dataset=dict(**_file, pipeline=[_flips, _pack]))
+train_dataloader = dict(batch_size=10, num_workers=1, dataset=dict(**_file, pipeline=[_flips, _pack]))
 val_dataloader = dict(batch_size=30, num_workers=1, dataset=dict(**_file, pipeline=[_pack]))
 test_dataloader = dict(batch_size=30, num_workers=1, dataset=dict(**_file, pipeline=[_pack]))
 predict_pipeline = [
@@ -23,8 +23,8 @@ predict_pipeline = [
     dict(type="PackClassification"),
 ]
 
-train_cfg = dict(max_epochs=6, val_interval=2)
-optim_wrapper = dict(optimizer=dict(lr=2e-3), clip_grad=dict(max_norm=1.0))
+train_cfg = dict(max_epochs=5, val_interval=2)
+optim_wrapper = dict(optimizer=dict(lr=1e-3), clip_grad=dict(max_norm=1.0))
 param_scheduler = [
-    dict(end=6, T_max=6, convert_to_iter_based=True, type="CosineAnnealingLR", by_epoch=True, begin=0)
+    dict(end=5, T_max=5, convert_to_iter_based=True, type="CosineAnnealingLR", by_epoch=True, begin=0)
 ]
