@@ -175,3 +175,19 @@ def test_solarize_add_brightens_the_dark_half_alone():
     got = transform({"img": image})["img"]
     want = np.where(image < 128, image.astype(int) + 60, image)
     assert (got == want).all()
+
+
+def test_what_an_operation_uncovers_is_marked_in_the_map_and_belongs_to_no_object():
+    shrink = Albumentations([dict(type="Affine", scale=(0.5, 0.5), fill_mask=255, p=1.0)])
+    mask = np.zeros((1, 32, 32), np.uint8)
+    mask[0, 10:20, 10:20] = 1
+    results = shrink(
+        {
+            "img": np.zeros((32, 32, 3), np.uint8),
+            "gt_masks": mask,
+            "gt_bboxes": np.array([[10, 10, 20, 20]], np.float32),
+            "gt_seg_map": np.zeros((32, 32), np.uint8),
+        }
+    )
+    assert 10 < results["gt_masks"].sum() < 50 and results["gt_masks"].max() == 1
+    assert results["gt_seg_map"][0, 0] == 255

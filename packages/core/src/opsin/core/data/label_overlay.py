@@ -34,7 +34,7 @@ def overlay(image: Rgb, labels: NDArray[Any], palette: Sequence[Sequence[int]], 
     """
     colours = np.asarray([*palette, (0, 0, 0)], np.float32)  # the last is not seen; a palette may be empty
     has_class = labels < len(palette)
-    tint = colours[np.where(has_class, labels, -1)]
+    tint = colours[np.where(has_class, labels.astype(np.intp), -1)]
     mixed = np.where(has_class[..., None], image * (1 - opacity) + tint * opacity, image)
     mixed[borders(labels)] = 255
     return mixed.round().astype(np.uint8)

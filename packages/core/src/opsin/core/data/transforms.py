@@ -56,7 +56,7 @@ class Albumentations(BaseTransform):
     * `img` (H, W, 3) uint8, and `gt_seg_map` (H, W) uint8;
     * `gt_bboxes` (N, 4) float32, x1 y1 x2 y2 in pixels, clipped at the border. A box that leaves the picture
       goes, and with it its rows in `gt_bboxes_labels` (N,), `gt_ignore_flags` (N,), `gt_masks` (N, H, W)
-      uint8 and `gt_keypoints`;
+      uint8, 0 and 1, and `gt_keypoints`;
     * `gt_keypoints` (N, K, 2), or (N, K, 3) with a visibility that becomes 0 outside the picture. A flip
       does not exchange left and right keypoints.
 
@@ -104,7 +104,9 @@ class Albumentations(BaseTransform):
         height, width = results["img"].shape[:2]
         if "gt_masks" in results:
             masks = out.get("masks", np.zeros((0, height, width), np.uint8))
-            results["gt_masks"] = np.asarray(masks, np.uint8).reshape(-1, height, width)
+            # `fill_mask`, with which an operation marks what it uncovers, is for `gt_seg_map`: no object is there
+            inside = np.asarray(masks, np.uint8).reshape(-1, height, width) == 1
+            results["gt_masks"] = inside.astype(np.uint8)
         if "gt_keypoints" in results:
             results["gt_keypoints"] = _keypoints(results["gt_keypoints"], out["keypoints"], (width, height))
         if "gt_bboxes" in results:
