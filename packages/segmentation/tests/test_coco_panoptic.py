@@ -13,7 +13,7 @@ from stock_runs import check, run, small_config
 
 from opsin.core.errors import UserError
 from opsin.registry import DATASETS
-from opsin.segmentation.datasets import CocoPanoptic
+from opsin.segmentation.panoptic.datasets import CocoPanoptic
 from opsin.segmentation.samples import CLASSES, THINGS
 
 PIPELINE = [{"type": "opsin.LoadImage"}, {"type": "opsin.LoadPanoptic"}]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from opsin.core.data import read_image
-from opsin.segmentation.datasets.coco_panoptic import read_ids
+from opsin.segmentation.panoptic.datasets import read_ids
 from opsin.segmentation.samples import CLASSES, SIZE, THINGS, VOID, Pictures, write
 
 

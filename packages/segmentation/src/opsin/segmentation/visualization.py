@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,44 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from opsin.core.data.label_overlay import borders, distinct_colours, overlay
+
+__all__ = [
+    "borders",
+    "class_areas",
+    "distinct_colours",
+    "draw_semantic",
+    "legend",
+    "overlay",
+    "with_legend",
+]
+
 Rgb = NDArray[np.uint8]
 
-GOLDEN_RATIO = 0.618034  # steps of this length never fall close to an earlier hue
 ROW = 20  # pixels of a line of the legend
-
-
-def distinct_colours(count: int) -> Rgb:
-    """(count, 3) RGB colours, neighbours in the list far apart in hue."""
-    colours = [
-        colorsys.hsv_to_rgb(i * GOLDEN_RATIO % 1, (0.85, 0.55)[i // 8 % 2], (0.95, 0.7)[i // 4 % 2])
-        for i in range(count)
-    ]
-    return (np.array(colours).reshape(-1, 3) * 255).round().astype(np.uint8)
-
-
-def overlay(image: Rgb, labels: NDArray[Any], palette: Sequence[Sequence[int]], opacity: float = 0.55) -> Rgb:
-    """The photograph (H, W, 3) tinted in the colour of each pixel's class, class borders in white.
-
-    Args:
-        image: RGB uint8.
-        labels: (H, W) class indices; values without a colour (255, void) are left untinted.
-        palette: one RGB colour a class.
-        opacity: of the tint, in [0, 1].
-    """
-    colours = np.asarray(palette, np.float32).reshape(-1, 3)
-    has_class = labels < len(colours)
-    tint = colours[np.where(has_class, labels, 0)]
-    mixed = np.where(has_class[..., None], image * (1 - opacity) + tint * opacity, image)
-    mixed[borders(labels)] = 255
-    return mixed.round().astype(np.uint8)
-
-
-def borders(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """(H, W): pixels whose right or lower neighbour has another label."""
-    found = np.zeros(labels.shape, bool)
-    found[:, :-1] |= labels[:, :-1] != labels[:, 1:]
-    found[:-1] |= labels[:-1] != labels[1:]
-    return found
 
 
 def class_areas(labels: NDArray[Any], classes: Sequence[str]) -> dict[str, int]:
@@ -91,7 +67,18 @@ def draw_semantic(
     """
     tinted = overlay(image, labels, palette)
     areas = class_areas(labels, classes)
-    height = max(len(tinted), ROW * len(areas))
-    tinted = np.pad(tinted, ((0, height - len(tinted)), (0, 0), (0, 0)), constant_values=255)
-    column = legend(areas, dict(zip(classes, palette, strict=True)), labels.size, height)
-    return np.concatenate([tinted, column], axis=1)
+    return with_legend(tinted, areas, dict(zip(classes, palette, strict=True)))
+
+
+def with_legend(picture: Rgb, areas: dict[str, int], colours: dict[str, Sequence[int]]) -> Rgb:
+    """A picture (H, W, 3) and its legend side by side; a small one is padded below so that the legend fits.
+
+    Args:
+        picture: RGB uint8.
+        areas: pixels of each class, in the order of the lines.
+        colours: RGB of each class.
+    """
+    total = picture.shape[0] * picture.shape[1]
+    height = max(len(picture), ROW * len(areas))
+    padded = np.pad(picture, ((0, height - len(picture)), (0, 0), (0, 0)), constant_values=255)
+    return np.concatenate([padded, legend(areas, colours, total, height)], axis=1)

@@ -11,6 +11,7 @@ json.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ IGNORE = 255
 class CocoPanoptic(Dataset):
     """Pictures with semantic map and instances.
 
-    `metainfo` has `classes`, `thing_classes`, `stuff_classes` and `palette`.
+    `metainfo` has `classes`, `thing_classes`, `stuff_classes`, `palette`, and `category_ids`, the json's
+    own number of every class.
 
     Args:
         ann_file: the panoptic json, relative to `data_root`.
@@ -55,6 +57,7 @@ class CocoPanoptic(Dataset):
             "thing_classes": names[1],
             "stuff_classes": names[0],
             "palette": [tuple(colour) for colour in distinct_colours(len(categories)).tolist()],
+            "category_ids": tuple(category["id"] for category in categories),
         }
         labels = {category["id"]: label for label, category in enumerate(categories)}
         images = {image["id"]: image for image in content["images"]}
@@ -79,6 +82,9 @@ class CocoPanoptic(Dataset):
         if image is None:
             raise UserError(f"{self.ann_file} annotates image {entry['image_id']}, which it does not list")
         segments = []
+        listed = [segment["id"] for segment in entry["segments_info"]]
+        if len(set(listed)) < len(listed):
+            raise UserError(f"{self.ann_file} lists a segment of {image['file_name']} twice")
         for segment in entry["segments_info"]:
             if segment["category_id"] not in labels:
                 raise UserError(
@@ -87,7 +93,14 @@ class CocoPanoptic(Dataset):
                 )
             label = labels[segment["category_id"]]
             is_instance = label < len(self._metainfo["thing_classes"]) and not segment.get("iscrowd", 0)
-            segments.append({"id": segment["id"], "category": label, "is_instance": is_instance})
+            segments.append(
+                {
+                    "id": segment["id"],
+                    "category": label,
+                    "is_instance": is_instance,
+                    "iscrowd": segment.get("iscrowd", 0),
+                }
+            )
         return {
             "img_path": str(Path(self.data_prefix["img"]) / image["file_name"]),
             "img_id": image["id"],
@@ -119,7 +132,7 @@ class LoadPanoptic(BaseTransform):
             sizes = " and ".join(f"{shape[1]}x{shape[0]}" for shape in (ids.shape, results["ori_shape"]))
             raise UserError(f"panoptic mask {path} and image {results['img_path']} differ in size: {sizes}")
         segments = results["segments_info"]
-        _check_ids(ids, {segment["id"] for segment in segments}, path)
+        check_ids(ids, segments, path)
         semantic = np.full(ids.shape, IGNORE, np.uint8)
         for segment in segments:
             semantic[ids == segment["id"]] = segment["category"]
@@ -138,14 +151,24 @@ class PackPanoptic(BaseTransform):
     """Packs a sample for mmdet's panoptic models: `inputs` (3, H, W) uint8, `data_samples` a `DetDataSample`.
 
     Args:
-        meta_keys: what of the results goes into the sample's meta information, where it is present.
+        meta_keys: what of the results goes into the sample's meta information, where it is present. The path
+            of the id PNG and its segments are there for the metric, which reads them in their own size.
 
     Raises:
         UserError: at construction, when mmdet is not installed.
     """
 
     def __init__(
-        self, meta_keys: tuple[str, ...] = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
+        self,
+        meta_keys: tuple[str, ...] = (
+            "img_id",
+            "img_path",
+            "ori_shape",
+            "img_shape",
+            "scale_factor",
+            "seg_map_path",
+            "segments_info",
+        ),
     ) -> None:
         try:
             from mmdet.datasets.transforms import PackDetInputs
@@ -183,8 +206,14 @@ def boxes_around(masks: NDArray[Any]) -> NDArray[np.float32]:
     return boxes
 
 
-def _check_ids(ids: NDArray[np.int32], listed: set[int], path: str) -> None:
+def check_ids(ids: NDArray[Any], segments: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Compares the ids (H, W) of a PNG with its `segments_info`.
+
+    Raises:
+        UserError: if a segment is painted but not listed, or listed but not painted; names `path`.
+    """
     painted = set(np.unique(ids).tolist()) - {0}
+    listed = {segment["id"] for segment in segments}
     if painted != listed:
         unknown, absent = sorted(painted - listed), sorted(listed - painted)
         problem = f"segment {unknown[0]} is painted but not listed" if unknown else ""

@@ -1,0 +1,1 @@
+"""Open-vocabulary segmentation: the classes are names that a person gives, at prediction time too."""

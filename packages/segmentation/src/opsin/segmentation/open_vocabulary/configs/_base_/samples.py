@@ -1,0 +1,7 @@
+# The data that `opsin samples open_vocabulary DIR` writes, with the data's class names as text.
+_base_ = ["opsin.segmentation.panoptic::samples.py"]
+
+task = "open_vocabulary"
+custom_hooks = [dict(type="opsin.ClassNames")]
+val_evaluator = [dict(type="opsin.PanopticQuality"), dict(type="opsin.SemanticIoU")]
+test_evaluator = val_evaluator
