@@ -197,7 +197,7 @@ def test_mistakes_in_a_list_name_file_and_line(tmp_path):
 
 def test_batches_hold_one_kind_and_an_epoch_all_of_both():
     class Kinds:
-        kinds = [i % 3 == 0 for i in range(20)]
+        kinds = tuple(i % 3 == 0 for i in range(20))
 
         def __len__(self) -> int:
             return len(self.kinds)

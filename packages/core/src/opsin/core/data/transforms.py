@@ -104,7 +104,7 @@ class Albumentations(BaseTransform):
         height, width = results["img"].shape[:2]
         if "gt_masks" in results:
             masks = out.get("masks", np.zeros((0, height, width), np.uint8))
-            # `fill_mask`, which marks what an operation uncovers, is meant for `gt_seg_map`: no object is there
+            # `fill_mask` marks what an operation uncovers in `gt_seg_map`; no object is there
             inside = np.asarray(masks, np.uint8).reshape(-1, height, width) == 1
             results["gt_masks"] = inside.astype(np.uint8)
         if "gt_keypoints" in results:
