@@ -1,0 +1,1 @@
+"""Segmentation of medical pictures and volumes, on MONAI."""

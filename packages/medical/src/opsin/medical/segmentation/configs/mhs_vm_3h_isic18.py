@@ -1,0 +1,2 @@
+_base_ = "./mhs_vm_4h_isic18.py"
+model = dict(network=dict(arch="3h"))

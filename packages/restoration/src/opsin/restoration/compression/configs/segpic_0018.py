@@ -1,0 +1,4 @@
+_base_ = "./_base_/schedule_400e.py"
+model = dict(trade_off=0.0018)
+val_evaluator = dict(trade_off=dict(mse=0.0018))
+test_evaluator = val_evaluator
