@@ -1,0 +1,1 @@
+"""Promptable segmentation: points, boxes or nothing at all in, masks out."""

@@ -1,0 +1,1 @@
+"""Weakly supervised localisation and segmentation: image labels in, boxes and seeds out."""
