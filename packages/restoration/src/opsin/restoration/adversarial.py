@@ -3,13 +3,17 @@
 * `OptimizerPerModule` builds one optimizer for each named part of a model; mmengine saves and resumes all.
 * `ModuleEMAHook` averages the weights of one part: the generator's, not the discriminator's.
 * `SelfTrainingDataParallel` lets a model with its own `train_step` train in several processes.
+* `frozen` and `update_part` are the two things that such a `train_step` does with a part.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, cast
 
+from mmengine.dist import all_reduce_params
 from mmengine.hooks import EMAHook
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
@@ -117,3 +121,23 @@ class SelfTrainingDataParallel(MMDistributedDataParallel):
     def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
         """The model's own."""
         return self.module.train_step(data, optim_wrapper)
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Gradients pass through `module` inside, and none stays in its parameters."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
+
+
+def update_part(module: nn.Module, loss: Tensor, optimizer: OptimWrapper) -> None:
+    """What `OptimWrapper.update_params` does, with gradients averaged over the processes before the step."""
+    optimizer.backward(optimizer.scale_loss(loss))
+    if optimizer.should_update():
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        all_reduce_params(gradients, op="mean")
+        optimizer.step()
+        optimizer.zero_grad()

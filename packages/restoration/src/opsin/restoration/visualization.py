@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-GAP = 4  # white pixels between before and after
+GAP = 4  # white pixels between pictures
 
 
 def to_uint8(image: NDArray[Any]) -> NDArray[np.uint8]:
@@ -28,5 +29,19 @@ def before_after(before: NDArray[Any], after: NDArray[Any]) -> NDArray[np.uint8]
     """
     height, width = after.shape[:2]
     enlarged = cv2.resize(to_uint8(before), (width, height), interpolation=cv2.INTER_CUBIC)
-    gap = np.full((height, GAP, 3), 255, np.uint8)
-    return np.concatenate((enlarged, gap, to_uint8(after)), axis=1)
+    return side_by_side((np.asarray(enlarged, np.uint8), to_uint8(after)))
+
+
+def side_by_side(pictures: Sequence[NDArray[np.uint8]], axis: int = 1) -> NDArray[np.uint8]:
+    """RGB pictures with white pixels between, beside (`axis` 1) or below (0) one another.
+
+    Args:
+        pictures: (H, W, 3), of one height or one width.
+        axis: along which.
+    """
+    parts: list[NDArray[np.uint8]] = []
+    for picture in pictures:
+        shape = list(picture.shape)
+        shape[axis] = GAP
+        parts += [picture, np.full(shape, 255, np.uint8)]
+    return np.concatenate(parts[:-1], axis=axis)

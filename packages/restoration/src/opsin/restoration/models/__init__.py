@@ -1,5 +1,6 @@
 """Restoration networks, one published system a file, and the model that trains and runs them."""
 
+from opsin.restoration.models.blended_tiling import BlendedTiling
 from opsin.restoration.models.hat import HAT, HATBackbone
 from opsin.restoration.models.interpolation_init import InterpolationInit
 from opsin.restoration.models.perceptual_loss import PerceptualLoss
@@ -10,6 +11,7 @@ from opsin.restoration.models.unet_discriminator import UNetDiscriminatorSN
 
 __all__ = [
     "HAT",
+    "BlendedTiling",
     "BlockwiseTiling",
     "HATBackbone",
     "ImageTiling",

@@ -10,17 +10,16 @@ the network made before its update. Testing and predicting need the network alon
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from mmengine.dist import all_reduce_params
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim import OptimWrapperDict
 from torch import Tensor, nn
 
 from opsin.core.errors import UserError
 from opsin.registry import MODELS
+from opsin.restoration.adversarial import frozen, update_part
 from opsin.restoration.datasets.sample import SuperResolutionSample
 from opsin.restoration.models.super_resolver import Config, SuperResolver, batch, targets
 
@@ -54,7 +53,8 @@ class VanillaGANLoss(nn.Module):
 class RealWorldSuperResolver(SuperResolver):
     """A `SuperResolver` that trains against a discriminator.
 
-    It needs an optimizer for `network` and one for `discriminator` (`opsin.OptimizerPerModule`).
+    It needs an optimizer for `network` and one for `discriminator` (`opsin.OptimizerPerModule`). A file
+    without a discriminator, an authors' one or one of a training by L1 alone, can be loaded too.
 
     Args:
         discriminator: config of the network (N, 3, H, W) to logits of any shape.
@@ -62,6 +62,8 @@ class RealWorldSuperResolver(SuperResolver):
         perceptual_loss: config of the perceptual loss; None: without.
         resolver: arguments of `SuperResolver`.
     """
+
+    optional_parts = ("discriminator",)
 
     def __init__(
         self,
@@ -100,11 +102,11 @@ class RealWorldSuperResolver(SuperResolver):
         with generator.optim_context(self.network):
             restored = self.network(batch(inputs))
             loss, log = self.parse_losses(self.generator_losses(restored, samples))
-        _update(self.network, loss, generator)
+        update_part(self.network, loss, generator)
         with critic.optim_context(self.discriminator):
             losses = self.discriminator_losses(restored.detach(), samples)
             loss, critic_log = self.parse_losses(losses)
-        _update(self.discriminator, loss, critic)
+        update_part(self.discriminator, loss, critic)
         return {**critic_log, **log}
 
     def generator_losses(self, restored: Tensor, samples: Sequence[SuperResolutionSample]) -> Losses:
@@ -113,7 +115,7 @@ class RealWorldSuperResolver(SuperResolver):
         losses = {"loss_pixel": self.pixel_loss(restored, target)}
         if self.perceptual_loss is not None:
             losses["loss_perceptual"] = self.perceptual_loss(restored, target)
-        with _frozen(self.discriminator):
+        with frozen(self.discriminator):
             losses["loss_gan"] = self.gan_loss.generator(self.discriminator(restored))
         return losses
 
@@ -124,33 +126,3 @@ class RealWorldSuperResolver(SuperResolver):
         loss_real, loss_fake = self.gan_loss.discriminator(real, fake)
         logits = {"logit_real": real.detach().mean(), "logit_fake": fake.detach().mean()}
         return {"loss_real": loss_real, "loss_fake": loss_fake, **logits}
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Tensor], prefix: str, *torch_arguments: Any
-    ) -> None:
-        """Takes a file without a discriminator too: an authors' one, or one of a training by L1 alone."""
-        super()._load_from_state_dict(state_dict, prefix, *torch_arguments)
-        critic = f"{prefix}discriminator."
-        if not any(name.startswith(critic) for name in state_dict):
-            own = self.discriminator.state_dict()
-            state_dict.update({f"{critic}{name}": tensor for name, tensor in own.items()})
-
-
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """Gradients pass through `module` inside, and none stays in its parameters."""
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        module.requires_grad_(True)
-
-
-def _update(module: nn.Module, loss: Tensor, optimizer: OptimWrapper) -> None:
-    """What `OptimWrapper.update_params` does, with gradients averaged over the processes before the step."""
-    optimizer.backward(optimizer.scale_loss(loss))
-    if optimizer.should_update():
-        gradients = [p.grad for p in module.parameters() if p.grad is not None]
-        all_reduce_params(gradients, op="mean")
-        optimizer.step()
-        optimizer.zero_grad()

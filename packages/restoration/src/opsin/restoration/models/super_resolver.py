@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from opsin.core.errors import UserError
 from opsin.registry import MODELS, TASK_UTILS
 from opsin.restoration.datasets.sample import SuperResolutionSample
+from opsin.restoration.models.bare_network import BareNetworkLoading
 from opsin.restoration.models.tiling import Untiled, restore, white_of
 
 Config = dict[str, Any]
@@ -32,7 +32,7 @@ class PixelL1Loss(nn.Module):
 
 
 @MODELS.register_module()
-class SuperResolver(BaseModel):
+class SuperResolver(BareNetworkLoading):
     """A network (N, 3, H, W) in [0, 1] to (N, 3, scale·H, scale·W), its loss, and its way of predicting.
 
     Args:
@@ -74,19 +74,6 @@ class SuperResolver(BaseModel):
         if mode == "tensor":
             return restored
         return {"loss_pixel": self.pixel_loss(restored, targets(data_samples))}
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Tensor], prefix: str, *torch_arguments: Any
-    ) -> None:
-        """Takes an authors' file too, which holds the network's tensors alone, by the network's own names."""
-        network = f"{prefix}network."
-        if not any(name.startswith(network) for name in state_dict):
-            convert = getattr(self.network, "from_published", dict)
-            bare = {
-                n.removeprefix(prefix): state_dict.pop(n) for n in list(state_dict) if n.startswith(prefix)
-            }
-            state_dict.update({f"{network}{name}": tensor for name, tensor in convert(bare).items()})
-        super()._load_from_state_dict(state_dict, prefix, *torch_arguments)
 
     def predict(
         self, inputs: Sequence[Tensor], data_samples: list[SuperResolutionSample] | None

@@ -121,7 +121,7 @@ class ReflectedImage:
     def __init__(self, image: NDArray[Any], multiple: int, device: torch.device) -> None:
         self.image = image
         self.device = device
-        self.places = [_reflected(size, size + -size % multiple) for size in image.shape[:2]]
+        self.places = [reflected_places(size, size + -size % multiple) for size in image.shape[:2]]
         self.height, self.width = (len(places) for places in self.places)
 
     def __getitem__(self, region: Region) -> Tensor:
@@ -130,7 +130,8 @@ class ReflectedImage:
         return to_unit(self.image[np.ix_(rows, cols)]).to(self.device)
 
 
-def _reflected(size: int, length: int) -> NDArray[np.int64]:
+def reflected_places(size: int, length: int) -> NDArray[np.int64]:
+    """Which of `size` pixels each of `length` is, if the picture goes on by reflection without its border."""
     places = np.arange(length) % max(2 * size - 2, 1)
     return np.where(places < size, places, 2 * size - 2 - places)
 

@@ -1,0 +1,1 @@
+"""Metalens imaging: pictures through a flat lens whose blur varies over the field, and their restoration."""
