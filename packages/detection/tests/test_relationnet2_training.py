@@ -17,6 +17,8 @@ from opsin.core.engine.runner import train
 from opsin.core.errors import UserError
 from opsin.detection.predictor import DetectionPredictor
 
+pytestmark = pytest.mark.xdist_group("relationnet2_training")  # the training that they share is done once
+
 STOCK = {
     "retinanet": "mmdet::retinanet/retinanet_r50_fpn_1x_coco",
     "fcos": "mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco",

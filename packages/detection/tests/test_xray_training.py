@@ -24,6 +24,8 @@ from opsin.detection.xray.datasets.pidray import JSON_FILES
 from opsin.detection.xray.predictor import XrayPredictor, banner
 from opsin.detection.xray.samples import write
 
+pytestmark = pytest.mark.xdist_group("xray_training")  # the training that they share is done once
+
 NAME = "mask_rcnn_sdanet_xray_samples"
 
 

@@ -34,6 +34,8 @@ from opsin.medical.segmentation.models import MedicalSegmentor
 from opsin.medical.segmentation.visualization import three_planes, tinted
 from opsin.registry import MODELS
 
+pytestmark = pytest.mark.xdist_group("medical_segmentation")  # the training that they share is done once
+
 PACK = [dict(type="opsin.PackMedical")]
 CLASSES = ("background", "grey matter", "white matter")
 

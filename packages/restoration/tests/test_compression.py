@@ -31,6 +31,8 @@ from opsin.restoration.compression.ms_ssim import ms_ssim
 from opsin.restoration.compression.samples import write_samples
 from opsin.restoration.compression.visualization import comparison, plot_curves
 
+pytestmark = pytest.mark.xdist_group("compression")  # the training that they share is done once
+
 CONFIG = "segpic_tiny_samples"
 WORKERS = [
     f"{loader}_dataloader.{setting}"

@@ -15,6 +15,8 @@ from opsin.restoration.metrics import luma, psnr
 from opsin.restoration.models import HAT, InterpolationInit, SuperResolver
 from opsin.restoration.models.interpolation_init import subpixel_filters
 
+pytestmark = pytest.mark.xdist_group("hat_training")  # the training that they share is done once
+
 TINY = dict(
     type="opsin.HAT",
     img_size=16,

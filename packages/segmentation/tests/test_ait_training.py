@@ -19,6 +19,8 @@ from opsin.core.task import get_task
 from opsin.registry import DATASETS, TRANSFORMS
 from opsin.segmentation.dense_prediction.samples import write
 
+pytestmark = pytest.mark.xdist_group("ait_training")  # the training that they share is done once
+
 LOADERS = [
     f"{loader}_dataloader.{setting}"
     for loader in ("train", "val", "test")

@@ -23,6 +23,8 @@ from opsin.segmentation.dense_prediction.metrics import depth_errors
 from opsin.segmentation.dense_prediction.predictor import DensePredictor
 from opsin.segmentation.dense_prediction.samples import CLASSES, HEIGHT, WIDTH, write
 
+pytestmark = pytest.mark.xdist_group("dense_prediction_training")  # the training that they share is done once
+
 NO_WORKERS = [
     f"{loader}_dataloader.{setting}"
     for loader in ("train", "val", "test")

@@ -24,6 +24,8 @@ from opsin.segmentation.open_vocabulary.metrics import SemanticIoU
 from opsin.segmentation.open_vocabulary.predictor import OpenVocabularyPredictor
 from opsin.segmentation.samples import CLASSES, write
 
+pytestmark = pytest.mark.xdist_group("open_vocabulary")  # the training that they share is done once
+
 LOADERS = [
     f"{loader}_dataloader.{setting}"
     for loader in ("train", "val", "test")

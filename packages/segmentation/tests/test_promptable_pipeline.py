@@ -32,6 +32,8 @@ from opsin.segmentation.promptable.prompts import Prompts
 from opsin.segmentation.promptable.samples import write_samples
 from opsin.segmentation.promptable.web_page import LOOPBACK, PageServer
 
+pytestmark = pytest.mark.xdist_group("promptable")  # the training that they share is done once
+
 pytest.importorskip("pycocotools")
 
 NO_WORKERS = tuple(

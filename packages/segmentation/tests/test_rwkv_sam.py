@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from mmengine.registry import DefaultScope
 from torch import nn
 
 from opsin.core import create_backbone, create_model, list_models
@@ -360,17 +359,17 @@ def test_any_backbone_with_the_strides_serves() -> None:
 
 def test_backbone_serves_a_stock_segmenter() -> None:
     backbone = MODELS.build({"type": "opsin.RWKVSAMBackbone", "arch": ARCH, "out_indices": (0, 1, 2, 3)})
-    with DefaultScope.overwrite_default_scope("mmseg"):  # the head looks up its loss in it
-        head = MODELS.build(
-            {
-                "type": "mmseg.UPerHead",
-                "in_channels": [info.channels for info in backbone.feature_info],
-                "in_index": [0, 1, 2, 3],
-                "channels": 8,
-                "num_classes": 3,
-                "norm_cfg": {"type": "BN"},
-            }
-        )
+    head = MODELS.build(
+        {
+            "type": "mmseg.UPerHead",
+            "in_channels": [info.channels for info in backbone.feature_info],
+            "in_index": [0, 1, 2, 3],
+            "channels": 8,
+            "num_classes": 3,
+            "norm_cfg": {"type": "BN"},
+            "loss_decode": {"type": "mmseg.CrossEntropyLoss"},
+        }
+    )
     assert head.eval()(backbone(torch.randn(1, 3, 64, 64))).shape == (1, 3, 16, 16)
 
 

@@ -19,6 +19,8 @@ from opsin.tracking.boxes import ciou, to_corners
 from opsin.tracking.datasets import ScorePairs, TrainingPairs, VideoSequence, read_sequences
 from opsin.tracking.datasets.pairs import Draw, frame_of
 
+pytestmark = pytest.mark.xdist_group("tracking_training")  # the training that they share is done once
+
 NO_WORKERS = ["train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False"]
 SIZES = dict(template_size=64, search_size=128, search_factor=4.0, centre_jitter=2.5, scale_jitter=0.25)
 

@@ -24,6 +24,8 @@ from opsin.tracking.trax import serve
 from opsin.tracking.video import open_frames
 from opsin.tracking.visualization import draw
 
+pytestmark = pytest.mark.xdist_group("tracking_video")  # the training that they share is done once
+
 CROPS = CropRule(template_size=48, search_size=96, search_factor=4.0)
 ONLINE = "mixformer_tiny_online_samples"
 
