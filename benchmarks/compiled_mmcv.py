@@ -4,8 +4,9 @@
     python benchmarks/compiled_mmcv.py EXTENSION.so --pin packages/core/tests/ops/compiled
 
 EXTENSION.so is `mmcv/_ext.*.so` of a full mmcv that was built for this torch and Python in an environment of
-its own (`pip install --no-build-isolation onedl-mmcv==2.3.6`). Multi-scale deformable attention has no
-compiled CPU code; there the other side is mmcv's own PyTorch function, which is what runs on a CPU.
+its own (`pip install --no-build-isolation onedl-mmcv==2.3.6`). Multi-scale deformable attention and the
+sigmoid focal loss have no compiled CPU code; there the other side is mmcv's and mmdet's PyTorch, which is what
+runs on a CPU.
 
 A time is the least wall-clock time of several runs; memory is what a run adds to the process at its peak.
 Before it is timed, an op's outputs and gradients are compared. `--pin` writes what the extension gives for
@@ -63,6 +64,16 @@ def stock_attention() -> Callable[..., Tensor]:
     return module.multi_scale_deformable_attn_pytorch.__wrapped__
 
 
+def stock_focal_loss(
+    logits: Tensor, target: Tensor, gamma: float, alpha: float, weight: None, reduction: str
+) -> Tensor:
+    """The focal loss that mmdet computes on a CPU, called as mmcv's compiled one; the last class is none."""
+    from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
+
+    classes = torch.nn.functional.one_hot(target, logits.shape[1] + 1)[:, :-1]
+    return py_sigmoid_focal_loss(logits, classes, weight, gamma, alpha, reduction)
+
+
 class Sides:
     """The two ways to compute a case."""
 
@@ -72,7 +83,7 @@ class Sides:
         self.compiled = compiled
         self.own = mmcv.ops
         attention = SimpleNamespace(multi_scale_deformable_attn_pytorch=stock_attention())
-        self.stock = SimpleNamespace(multi_scale_deform_attn=attention)
+        self.stock = SimpleNamespace(multi_scale_deform_attn=attention, sigmoid_focal_loss=stock_focal_loss)
 
     def of(self, case: Case, ours: bool) -> tuple[Any, Any]:
         """The `ops` to call and the context to call them in."""

@@ -157,6 +157,12 @@ def _psa_mask(ops: Any, x: Mapping[str, Tensor]) -> Tensor:
     return ops.PSAMask("collect", (2 * height - 1, 2 * width - 1))(x["x"])
 
 
+def _logits(size: Size, g: Generator) -> Inputs:
+    count, classes = (12, 5) if size == "small" else (200_000, 80)
+    target = torch.randint(classes + 1, (count,), generator=g)  # the last is the background
+    return {"logits": 2 * torch.randn(count, classes, generator=g) - 2, "target": target}
+
+
 def _nms(ops: Any, x: Mapping[str, Tensor]) -> Tensor:
     return ops.nms(x["boxes"], x["scores"], 0.5)[1]
 
@@ -211,6 +217,12 @@ CASES: dict[str, Case] = {
             x["value"], x["shapes"], x["places"], x["weights"]
         ),
         ("value", "places", "weights"),
+        compiled=False,
+    ),
+    "sigmoid_focal_loss_200000": Case(
+        _logits,
+        lambda ops, x: ops.sigmoid_focal_loss(x["logits"], x["target"], 2.0, 0.25, None, "none"),
+        ("logits",),
         compiled=False,
     ),
 }
