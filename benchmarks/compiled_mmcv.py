@@ -5,8 +5,7 @@
 
 EXTENSION.so is `mmcv/_ext.*.so` of a full mmcv that was built for this torch and Python in an environment of
 its own (`pip install --no-build-isolation onedl-mmcv==2.3.6`). Multi-scale deformable attention and the
-sigmoid focal loss have no compiled CPU code; there the other side is mmcv's and mmdet's PyTorch, which is what
-runs on a CPU.
+sigmoid focal loss have no compiled CPU code; there the other side is mmcv's and mmdet's PyTorch.
 
 A time is the least wall-clock time of several runs; memory is what a run adds to the process at its peak.
 Before it is timed, an op's outputs and gradients are compared. `--pin` writes what the extension gives for
