@@ -230,7 +230,7 @@ def test_loss_falls_on_twenty_four_pictures(heads):
         labels = torch.from_numpy(data["train_labels"][:, 0]).long()
     images = torch.cat([images, images.flip(3)])
     labels = torch.cat([labels, labels])
-    model = MODELS.build(config(heads).model.network)
+    model = build_model(config(heads)).network
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
     for _ in range(6):

@@ -262,19 +262,29 @@ def test_block_adapter_takes_other_settings():
     assert find_adapter(case)(case)["dec"].shape == (2, 12, 8, 16)
 
 
-def test_filter_bank_adapter_crops_all_four_sides():
+@pytest.mark.parametrize(
+    ("padding", "rows", "columns"),
+    [
+        ([2, 3, 0, 0], slice(9, 25), slice(7, 28)),
+        ([0, 0, 1, 2], slice(7, 28), slice(8, 26)),
+        ([2, 3, 1, 2], slice(9, 25), slice(7, 28)),  # the authors crop one axis only
+        ([1, 0, 0, 1], slice(7, 28), slice(7, 28)),  # and none that is padded on one side
+    ],
+)
+def test_filter_bank_adapter_crops_as_the_authors_do(padding, rows, columns):
     inputs = {
         "image": {"kind": "uniform", "seed": 1, "shape": [1, 3, 35, 35]},
         "psf": {"kind": "uniform", "seed": 2, "shape": [9, 7, 7, 3]},
         "noise": {"kind": "uniform", "seed": 3, "shape": [1, 9, 3, 21, 21], "low": -0.01, "high": 0.01},
         "M": {"kind": "literal", "value": 3, "dtype": "int64"},
-        "padding": {"kind": "literal", "value": [[2, 3, 0, 1]], "dtype": "int64"},
+        "padding": {"kind": "literal", "value": [padding], "dtype": "int64"},
     }
     source = "benhenryL/Metalens-Transformer@0 basicsr/utils/nano.py psf2otf"
     case = Case({"system": "metalens-metaformer", "case": "made", "source": source, "inputs": inputs}, {})
     outputs = find_adapter(case)(case)
-    assert outputs["filters"].shape == (3, 3, 16, 20)
-    assert torch.equal(outputs["gt"], case.inputs()["image"][0, :, 9:25, 7:27])
+    expected = case.inputs()["image"][0, :, rows, columns]
+    assert torch.equal(outputs["gt"], expected)
+    assert outputs["filters"].shape == (3, *expected.shape)
 
 
 @pytest.mark.parametrize("wrapper", ["params", "state_dict"])
