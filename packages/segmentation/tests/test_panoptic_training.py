@@ -193,7 +193,7 @@ def commonest_stuff(data: Path) -> float:
 def test_training_beats_the_commonest_class_by_far(tmp_path: Path) -> None:
     write(tmp_path / "data", train=160, val=16)
     baseline = commonest_stuff(tmp_path / "data")
-    short = ("train_cfg.max_iters=60", "train_cfg.val_interval=60", "param_scheduler.1.end=60")
+    short = ("train_cfg.max_iters=45", "train_cfg.val_interval=45", "param_scheduler.1.end=45")
     trainer = runner.train(config(tmp_path / "data", *short), tmp_path / "work")
     reached = float(trainer.message_hub.get_scalar("val/panoptic/PQ").current())
     assert baseline < 6
