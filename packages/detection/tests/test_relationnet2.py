@@ -342,9 +342,12 @@ def test_each_object_has_one_positive_of_each_kind_on_each_level():
         assert not found.offsets[~found.positive].any()
 
 
+def area(box):
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
 def overlap(a, b):
     x = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
-    area = lambda r: (r[2] - r[0]) * (r[3] - r[1])  # noqa: E731  # a formula
     return x / (area(a) + area(b) - x)
 
 
