@@ -1,17 +1,13 @@
 # Agent-PVT-T on ImageNet-1K as published: 300 epochs and ten more at the lowest rate, 78.4 top-1. Medium
 # and large take drop_path_rate 0.3 and clip gradients at 1. The learning rate is that of 512 images and
 # follows the total batch that is really used.
-_base_ = ["./_base_/imagenet_224_warped.py"]
+_base_ = ["./_base_/imagenet_224_warped.py", "./_base_/adamw_300_epochs.py"]
 
 model = dict(network=dict(type="AgentPVTClassifier", arch="tiny", drop_path_rate=0.1, num_classes=1000))
 
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=5e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
-    constructor="LayerDecayConstructor",  # its decay is 1: what no_weight_decay() names is exempt
-)
-auto_scale_lr = dict(enable=True, base_batch_size=512)
-train_cfg = dict(by_epoch=True, max_epochs=310, val_interval=1)
+optim_wrapper = dict(optimizer=dict(lr=5e-4))
+auto_scale_lr = dict(base_batch_size=512)
+train_cfg = dict(max_epochs=310)
 param_scheduler = [
     dict(type="LinearLR", start_factor=2e-3, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
     dict(

@@ -1,17 +1,12 @@
 # ConvNeXt-T on ImageNet-1K as published: 300 epochs, total batch 4096, 82.1 top-1. The other variants change
 # arch and drop_path_rate (small 0.4, base and large 0.5). The learning rate follows the total batch that is
 # really used.
-_base_ = ["./_base_/imagenet_224.py"]
+_base_ = ["./_base_/imagenet_224.py", "./_base_/adamw_300_epochs.py"]
 
 model = dict(network=dict(type="ConvNeXtClassifier", arch="tiny", drop_path_rate=0.1, num_classes=1000))
 
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=4e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
-    constructor="LayerDecayConstructor",  # its decay is 1: it only keeps weight decay off 1-D tensors
-)
-auto_scale_lr = dict(enable=True, base_batch_size=4096)
-train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=1)
+optim_wrapper = dict(optimizer=dict(lr=4e-3))
+auto_scale_lr = dict(base_batch_size=4096)
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-6, by_epoch=True, begin=0, end=20, convert_to_iter_based=True),
     dict(

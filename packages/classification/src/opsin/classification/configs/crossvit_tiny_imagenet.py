@@ -1,6 +1,6 @@
 # CrossViT-Ti on ImageNet-1K as published: 300 epochs at 240 pixels, total batch 4096, 73.4 top-1. The other
 # variants change arch and multi_conv alone.
-_base_ = ["./_base_/imagenet_224.py"]
+_base_ = ["./_base_/imagenet_224.py", "./_base_/adamw_300_epochs.py"]
 
 train_pipeline = [
     dict(type="LoadImage"),
@@ -29,13 +29,8 @@ test_dataloader = val_dataloader
 
 model = dict(network=dict(type="CrossViTClassifier", arch="tiny", drop_path_rate=0.1, num_classes=1000))
 
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=4e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
-    constructor="LayerDecayConstructor",  # its decay is 1: what no_weight_decay() names is exempt
-)
-auto_scale_lr = dict(enable=True, base_batch_size=4096)
-train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=1)
+optim_wrapper = dict(optimizer=dict(lr=4e-3))
+auto_scale_lr = dict(base_batch_size=4096)
 param_scheduler = [
     dict(type="LinearLR", start_factor=2.5e-4, by_epoch=True, begin=0, end=30, convert_to_iter_based=True),
     dict(

@@ -1,34 +1,8 @@
 # DaViT-T on ImageNet-1K as published: 300 epochs and ten more at the lowest rate, total batch 1024, 82.8
 # top-1. The paper raises drop_path_rate for small (0.2) and base (0.4).
-_base_ = ["./_base_/imagenet_224.py"]
-
-test_pipeline = [
-    dict(type="LoadImage"),
-    dict(type="EvaluationCrop", size=224, crop_ratio=0.9),
-    dict(type="PackClassification"),
-]
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
+_base_ = ["./_base_/imagenet_224_crop_90.py", "./_base_/adamw_300_epochs.py"]
 
 model = dict(network=dict(type="DaViTClassifier", arch="tiny", drop_path_rate=0.1, num_classes=1000))
 
-optim_wrapper = dict(
-    type="AmpOptimWrapper",
-    optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
-    clip_grad=dict(max_norm=1.0),
-    constructor="LayerDecayConstructor",  # its decay is 1: it only keeps weight decay off 1-D tensors
-)
-auto_scale_lr = dict(enable=True, base_batch_size=1024)
-train_cfg = dict(by_epoch=True, max_epochs=310, val_interval=1)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-3, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
-    dict(
-        type="CosineAnnealingLR",
-        eta_min=1e-5,
-        by_epoch=True,
-        begin=5,
-        end=300,
-        T_max=295,
-        convert_to_iter_based=True,
-    ),
-]
+optim_wrapper = dict(type="AmpOptimWrapper", clip_grad=dict(max_norm=1.0))
+train_cfg = dict(max_epochs=310)

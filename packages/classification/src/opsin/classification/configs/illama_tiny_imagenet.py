@@ -2,7 +2,7 @@
 # 0.5, drop_path_rate=0.1 and schedule="linear"; base has mixup 0.95, cutmix 1.0, drop_path_rate=0.4,
 # schedule="linear", cutoff_epoch=25 and 50 epochs of warm-up. Validation is causal here during training;
 # the authors' has the mask of the training.
-_base_ = ["./_base_/imagenet_224.py"]
+_base_ = ["./_base_/imagenet_224.py", "./_base_/adamw_300_epochs.py"]
 
 model = dict(
     network=dict(type="ILLaMAClassifier", arch="tiny", num_classes=1000),
@@ -10,13 +10,8 @@ model = dict(
 )
 custom_hooks = [dict(type="SoftMaskHook", schedule="constant", cutoff_epoch=50)]
 
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=4e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
-    constructor="LayerDecayConstructor",  # its decay is 1: what no_weight_decay() names is exempt
-)
-auto_scale_lr = dict(enable=True, base_batch_size=4096)
-train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=1)
+optim_wrapper = dict(optimizer=dict(lr=4e-3))
+auto_scale_lr = dict(base_batch_size=4096)
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-6, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
     dict(

@@ -1,7 +1,7 @@
 # MambaOut-Femto on ImageNet-1K as published: 300 epochs and ten of cool-down, total batch 4096, 78.9 top-1.
 # The other variants change arch and drop_path_rate (kobe 0.025, tiny 0.2, small 0.4, base 0.6). The
 # learning rate follows the total batch that is really used.
-_base_ = ["./_base_/imagenet_224.py"]
+_base_ = ["./_base_/imagenet_224.py", "./_base_/adamw_300_epochs.py"]
 
 model = dict(network=dict(type="MambaOutClassifier", arch="femto", drop_path_rate=0.025, num_classes=1000))
 test_pipeline = [
@@ -12,13 +12,9 @@ test_pipeline = [
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=4e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
-    constructor="LayerDecayConstructor",  # its decay is 1: it only keeps weight decay off 1-D tensors
-)
-auto_scale_lr = dict(enable=True, base_batch_size=4096)
-train_cfg = dict(by_epoch=True, max_epochs=310, val_interval=1)
+optim_wrapper = dict(optimizer=dict(lr=4e-3))
+auto_scale_lr = dict(base_batch_size=4096)
+train_cfg = dict(max_epochs=310)
 param_scheduler = [
     dict(type="LinearLR", start_factor=2.5e-4, by_epoch=True, begin=0, end=20, convert_to_iter_based=True),
     dict(

@@ -1,28 +1,8 @@
 # MSVMamba-Nano on ImageNet-1K as published: 300 epochs, total batch 1024, 77.3 top-1. Micro, Tiny and v3_tiny
 # change arch alone; v3_small has drop_path_rate=0.4 as well, and v3_base drop_path_rate=0.5, lr=6e-4 and
 # eta_min=6e-6.
-_base_ = ["./_base_/imagenet_224.py"]
+_base_ = ["./_base_/imagenet_224.py", "./_base_/adamw_300_epochs_warmup_20.py"]
 
 model = dict(network=dict(type="MSVMambaClassifier", arch="nano", drop_path_rate=0.2, num_classes=1000))
 
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
-    clip_grad=dict(max_norm=5.0),
-    constructor="LayerDecayConstructor",  # its decay is 1: what no_weight_decay() names is exempt
-)
-auto_scale_lr = dict(enable=True, base_batch_size=1024)
-train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=1)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-3, by_epoch=True, begin=0, end=20, convert_to_iter_based=True),
-    dict(
-        type="CosineAnnealingLR",
-        eta_min=1e-5,
-        by_epoch=True,
-        begin=20,
-        end=300,
-        T_max=280,
-        convert_to_iter_based=True,
-    ),
-]
 custom_hooks = [dict(type="EMAHook", ema_type="ExponentialMovingAverage", momentum=1e-4)]

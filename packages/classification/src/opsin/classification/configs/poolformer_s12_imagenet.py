@@ -1,36 +1,10 @@
 # PoolFormer-S12 on ImageNet-1K as published: 300 epochs and ten more at the lowest rate, learning rate 1e-3
 # for every 1024 images of the batch, 77.2 top-1. The other variants change arch and drop_path_rate (s36 0.2,
 # m36 0.3, m48 0.4; m36 and m48 are evaluated with crop_ratio 0.95).
-_base_ = ["./_base_/imagenet_224.py"]
-
-test_pipeline = [
-    dict(type="LoadImage"),
-    dict(type="EvaluationCrop", size=224, crop_ratio=0.9),
-    dict(type="PackClassification"),
-]
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
+_base_ = ["./_base_/imagenet_224_crop_90.py", "./_base_/adamw_300_epochs.py"]
 
 model = dict(
     network=dict(type="MetaFormerClassifier", arch="poolformer_s12", drop_path_rate=0.1, num_classes=1000)
 )
 
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
-    constructor="LayerDecayConstructor",  # its decay is 1: it only keeps weight decay off 1-D tensors
-)
-auto_scale_lr = dict(enable=True, base_batch_size=1024)
-train_cfg = dict(by_epoch=True, max_epochs=310, val_interval=1)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-3, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
-    dict(
-        type="CosineAnnealingLR",
-        eta_min=1e-5,
-        by_epoch=True,
-        begin=5,
-        end=300,
-        T_max=295,
-        convert_to_iter_based=True,
-    ),
-]
+train_cfg = dict(max_epochs=310)

@@ -1,29 +1,9 @@
 # SHViT-S1 on ImageNet-1K as published: 300 epochs and ten more at the lowest rate, total batch 2048, 72.8
 # top-1. The other variants change arch and weight_decay (S2 0.032, S3 0.035, S4 0.03); S4 is trained at 256
 # pixels. The authors clip no gradient of the head.
-_base_ = ["./_base_/imagenet_224.py"]
+_base_ = ["./_base_/imagenet_224.py", "./_base_/adaptive_clip_300_epochs.py"]
 
 model = dict(network=dict(type="SHViTClassifier", arch="s1", num_classes=1000))
 train_dataloader = dict(sampler=dict(_delete_=True, type="RepeatedAugmentation"))
 
-optim_wrapper = dict(
-    type="AdaptiveClipOptimWrapper",
-    clip_grad=dict(clip_factor=0.02),
-    optimizer=dict(type="AdamW", lr=4e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.025),
-    constructor="LayerDecayConstructor",  # its decay is 1: it only keeps weight decay off 1-D tensors
-)
-auto_scale_lr = dict(enable=True, base_batch_size=2048)
-train_cfg = dict(by_epoch=True, max_epochs=310, val_interval=1)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=2.5e-4, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
-    dict(
-        type="CosineAnnealingLR",
-        eta_min=1e-5,
-        by_epoch=True,
-        begin=5,
-        end=300,
-        T_max=295,
-        convert_to_iter_based=True,
-    ),
-]
-custom_hooks = [dict(type="EMAHook", ema_type="ExponentialMovingAverage", momentum=4e-5)]
+train_cfg = dict(max_epochs=310)

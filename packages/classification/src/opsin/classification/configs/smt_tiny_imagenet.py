@@ -1,7 +1,7 @@
 # SMT-T on ImageNet-1K as published: 300 epochs, 82.2 top-1, learning rate 1e-3 for every 512 images of the
 # total batch (theirs is 1024). The other variants change arch and drop_path_rate (small 0.2, base 0.3,
 # large 0.4). Mixup is 0.2 as in the authors' committed config, whose comment says 0.8.
-_base_ = ["./_base_/imagenet_224.py"]
+_base_ = ["./_base_/imagenet_224.py", "./_base_/adamw_300_epochs.py"]
 
 model = dict(
     network=dict(type="SMTClassifier", arch="tiny", drop_path_rate=0.1, num_classes=1000),
@@ -11,12 +11,9 @@ model = dict(
 optim_wrapper = dict(
     type="AmpOptimWrapper",
     dtype="bfloat16",  # theirs is float16
-    optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
     clip_grad=dict(max_norm=5.0),
-    constructor="LayerDecayConstructor",  # its decay is 1: it only keeps weight decay off 1-D tensors
 )
-auto_scale_lr = dict(enable=True, base_batch_size=512)
-train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=1)
+auto_scale_lr = dict(base_batch_size=512)
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-4, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
     dict(

@@ -1,24 +1,4 @@
 # TiC on ImageNet-1K. No network, recipe or accuracy is published; both are chosen, the recipe is DeiT's.
-_base_ = ["./_base_/imagenet_224.py"]
+_base_ = ["./_base_/imagenet_224.py", "./_base_/adamw_300_epochs.py"]
 
 model = dict(network=dict(type="TiCClassifier", arch="tiny", drop_path_rate=0.1, num_classes=1000))
-
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
-    constructor="LayerDecayConstructor",  # its decay is 1: it only keeps weight decay off 1-D tensors
-)
-auto_scale_lr = dict(enable=True, base_batch_size=1024)
-train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=1)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-3, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
-    dict(
-        type="CosineAnnealingLR",
-        eta_min=1e-5,
-        by_epoch=True,
-        begin=5,
-        end=300,
-        T_max=295,
-        convert_to_iter_based=True,
-    ),
-]

@@ -2,24 +2,11 @@
 # change only arch, B3 also drop_path_rate (0.2). The authors' committed models normalise pixels to mean and
 # deviation 0.5; here it is ImageNet's (model.data_preprocessor), with which re-implementations reach the
 # same accuracy.
-_base_ = ["./_base_/imagenet_224.py"]
+_base_ = ["./_base_/imagenet_224_crop_90.py", "./_base_/adamw_300_epochs.py"]
 
 model = dict(network=dict(type="VANClassifier", arch="b0", drop_path_rate=0.1, num_classes=1000))
-test_pipeline = [
-    dict(type="LoadImage"),
-    dict(type="EvaluationCrop", size=224, crop_ratio=0.9),
-    dict(type="PackClassification"),
-]
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
 
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
-    constructor="LayerDecayConstructor",  # its decay is 1: it only keeps weight decay off 1-D tensors
-)
-auto_scale_lr = dict(enable=True, base_batch_size=1024)
-train_cfg = dict(by_epoch=True, max_epochs=310, val_interval=1)
+train_cfg = dict(max_epochs=310)
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-3, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
     dict(

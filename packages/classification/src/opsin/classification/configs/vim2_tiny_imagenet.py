@@ -1,26 +1,5 @@
 # ViM2-T on ImageNet-1K. No recipe was published: this is Swin's, 300 epochs at total batch 1024, and the drop
 # path rate is its too. Small and mlp change arch and drop_path_rate=0.3, base drop_path_rate=0.5.
-_base_ = ["./_base_/imagenet_224.py"]
+_base_ = ["./_base_/imagenet_224.py", "./_base_/adamw_300_epochs_warmup_20.py"]
 
 model = dict(network=dict(type="ViM2Classifier", arch="tiny", drop_path_rate=0.2, num_classes=1000))
-
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
-    clip_grad=dict(max_norm=5.0),
-    constructor="LayerDecayConstructor",  # its decay is 1: what no_weight_decay() names is exempt
-)
-auto_scale_lr = dict(enable=True, base_batch_size=1024)
-train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=1)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-3, by_epoch=True, begin=0, end=20, convert_to_iter_based=True),
-    dict(
-        type="CosineAnnealingLR",
-        eta_min=1e-5,
-        by_epoch=True,
-        begin=20,
-        end=300,
-        T_max=280,
-        convert_to_iter_based=True,
-    ),
-]

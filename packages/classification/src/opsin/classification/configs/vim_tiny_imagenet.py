@@ -1,26 +1,8 @@
 # Vim-Ti on ImageNet-1K as published: 300 epochs, total batch 1024, full precision, 76.1 top-1.
-_base_ = ["./_base_/imagenet_224.py"]
+_base_ = ["./_base_/imagenet_224.py", "./_base_/adamw_300_epochs.py"]
 
 model = dict(network=dict(type="VisionMambaClassifier", arch="tiny", num_classes=1000))
 train_dataloader = dict(sampler=dict(_delete_=True, type="RepeatedAugmentation"))
 
-optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1),
-    constructor="LayerDecayConstructor",  # its decay is 1: what no_weight_decay() names is exempt
-)
-auto_scale_lr = dict(enable=True, base_batch_size=1024)
-train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=1)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-3, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),
-    dict(
-        type="CosineAnnealingLR",
-        eta_min=1e-5,
-        by_epoch=True,
-        begin=5,
-        end=300,
-        T_max=295,
-        convert_to_iter_based=True,
-    ),
-]
+optim_wrapper = dict(optimizer=dict(weight_decay=0.1))
 custom_hooks = [dict(type="EMAHook", ema_type="ExponentialMovingAverage", momentum=4e-5)]
