@@ -1,4 +1,4 @@
-# make setup · make demo · make test · make lint · make docs · make bench
+# make setup · make demo · make test · make browser-test · make lint · make docs · make bench
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ PACKAGES := $(patsubst packages/%/pyproject.toml,%,$(wildcard packages/*/pyproje
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: setup demo test lint docs bench clean
+.PHONY: setup demo test browser-test lint docs bench clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,11 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist=loadgroup -q
+
+# Needs a chromium and its driver on the machine (Debian: chromium chromium-driver).
+browser-test: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt selenium
+	$(BIN)/python -m pytest browser -q
 
 lint: setup
 	$(BIN)/ruff check .

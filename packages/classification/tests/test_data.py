@@ -1,3 +1,5 @@
+import tarfile
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -65,6 +67,30 @@ def test_a_missing_data_folder_and_an_empty_class_are_named(tmp_path):
     (folder(tmp_path, "train/ant/a.png") / "train" / "bee").mkdir()
     with pytest.raises(UserError, match=r"no image in folder .*bee"):
         ImageFolder(data_root=str(tmp_path))
+
+
+@pytest.mark.parametrize("inside", ["", "val"])
+def test_a_split_in_a_tar_file_is_the_split(tmp_path, inside):
+    folder(tmp_path, "train/ant/a.png", "train/bee/a.png", "val/bee/x.jpg", "val/ant/deep/y.png")
+    unpacked = ImageFolder(data_root=str(tmp_path), split="val", pipeline=[{"type": "opsin.LoadImage"}])
+    expected = [(sample["img"], sample["gt_label"]) for sample in unpacked]
+    (tmp_path / "val").rename(tmp_path / "elsewhere")
+    with tarfile.open(tmp_path / "val.tar", "w") as archive:
+        archive.add(tmp_path / "elsewhere", arcname=inside or ".")
+    packed = ImageFolder(data_root=str(tmp_path), split="val", pipeline=[{"type": "opsin.LoadImage"}])
+    got = [(sample["img"], sample["gt_label"]) for sample in packed]
+    assert [label for _, label in got] == [label for _, label in expected] == [0, 1]
+    assert all(np.array_equal(a, b) for (a, _), (b, _) in zip(got, expected, strict=True))
+    with pytest.raises(UserError, match=r"val.tar holds no bee/z.jpg"):
+        read_image(tmp_path / "val.tar" / "bee" / "z.jpg")
+
+
+def test_a_compressed_archive_is_refused(tmp_path):
+    folder(tmp_path, "train/ant/a.png")
+    with tarfile.open(tmp_path / "val.tar", "w:gz") as archive:
+        archive.add(tmp_path / "train", arcname="val")
+    with pytest.raises(UserError, match=r"val.tar is not an uncompressed tar file.*unpack it"):
+        ImageFolder(data_root=str(tmp_path), split="val")
 
 
 def test_evaluation_resizes_the_short_side_and_cuts_the_middle():

@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from opsin.core.cli import main
+from opsin.core.cli.doctor import look_over
+from opsin.core.errors import UserError
 from opsin.core.models import create_model
 
 CASES = Path(__file__).parents[1] / "parity"
@@ -108,6 +110,21 @@ def test_doctor_finds_nothing_to_mend_here(capsys: pytest.CaptureFixture[str]) -
         "mmcv._ext",
         "opencv",
     }
+
+
+def test_doctor_looks_folders_over_by_checks_and_survives_a_broken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "checks_of_mine.py").write_text(
+        "from opsin.core.cli.doctor import Finding\n"
+        "def names(folders): return [Finding('names', folder.name, 'mend') for folder in folders]\n"
+        "def broken(folders): raise ValueError(folders)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = look_over([tmp_path], ["checks_of_mine:broken", "checks_of_mine:names"])
+    assert [f.found for f in found] == ["broken: ValueError", tmp_path.name]
+    with pytest.raises(UserError, match="no folder"):
+        look_over([tmp_path / "none"], [])
 
 
 @pytest.mark.parametrize(

@@ -132,8 +132,10 @@ def place(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str = "the
     convert = getattr(model, "from_published", None)
     converted = convert(dict(tensors)) if convert else dict(tensors)
     own = model.state_dict()
+    plugins = getattr(model, "plugged", ())  # see layers.plugins: a plain network's file has none
     for name in list(own):
-        if name.endswith("num_batches_tracked") and name not in converted:
+        optional = name.endswith("num_batches_tracked") or name.startswith(plugins)
+        if optional and name not in converted:
             converted[name] = own[name]
     problems = differences(own, converted)
     if problems:

@@ -38,6 +38,7 @@ OFFICIAL_PACKAGES = {
     "medical_classification": "opsin-medical",
     "medical_pretraining": "opsin-medical",
     "tracking": "opsin-tracking",
+    "text_detection": "opsin-ocr",
 }
 
 
@@ -56,6 +57,8 @@ class Task:
         metric: the key of the number that people quote (`coco/bbox_mAP`); higher is better.
         commands: modules with `register(app)` that add the task's own verbs to `opsin`; each import of theirs
             that is slow stands inside a function.
+        checks: `module:function`s that `opsin doctor DIR…` calls as `function(folders)`; each gives a list of
+            `opsin.core.cli.doctor.Finding`. Tasks of one package may name the same one.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Task:
     samples: str
     metric: str
     commands: tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()
 
     def register(self) -> None:
         """Imports the modules that register the task's classes."""
@@ -74,11 +78,11 @@ class Task:
 
     def load_predictor(self) -> Any:
         """The task's predictor class."""
-        return _load(self.predictor)
+        return load(self.predictor)
 
     def write_samples(self, directory: Path, seed: int = 0) -> None:
         """Writes the task's sample data set into `directory`."""
-        _load(self.samples)(directory, seed=seed)
+        load(self.samples)(directory, seed=seed)
 
     def config_dir(self) -> Path:
         """The folder of the task's configs."""
@@ -91,7 +95,8 @@ class Task:
         return {path.stem: path for path in paths}
 
 
-def _load(target: str) -> Callable[..., Any]:
+def load(target: str) -> Callable[..., Any]:
+    """The function or class that `module:name` names."""
     module, _, name = target.partition(":")
     loaded: Callable[..., Any] = getattr(import_module(module), name)
     return loaded

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin.core.backbones.backbone import resolve_arch
@@ -62,6 +61,7 @@ class SingleHeadAttention(nn.Module):
         super().__init__()
         self.widths = [qk_dim, qk_dim, partial_dim]
         self.bypassing = dim - partial_dim
+        self.scale = qk_dim**-0.5
         self.pre_norm = nn.GroupNorm(1, partial_dim)
         self.qkv = ConvNorm(partial_dim, sum(self.widths))
         self.proj = nn.Sequential(nn.ReLU(), ConvNorm(dim, dim, weight_init=0.0))
@@ -69,10 +69,12 @@ class SingleHeadAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
         attending, passing = x.split([self.widths[2], self.bypassing], dim=1)
-        qkv = self.qkv(self.pre_norm(attending))
-        q, k, v = qkv.flatten(2).transpose(1, 2).split(self.widths, dim=2)  # N, H * W, channels
-        attended = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(torch.cat([attended.transpose(1, 2).reshape(attending.shape), passing], dim=1))
+        # N, channels, H * W
+        q, k, v = self.qkv(self.pre_norm(attending)).flatten(2).split(self.widths, dim=1)
+        # written out: no fused kernel takes values wider than queries, and falling back costs more
+        weights = ((q * self.scale).transpose(1, 2) @ k).softmax(2)
+        attended = (v @ weights.transpose(1, 2)).view(attending.shape)
+        return self.proj(torch.cat([attended, passing], dim=1))
 
 
 class Block(nn.Module):

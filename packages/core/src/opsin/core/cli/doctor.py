@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from opsin.core.cli.show import show_json, show_table
+from opsin.core.errors import UserError
 
 LIBRARIES = (
     "torch",
@@ -39,9 +42,17 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> int:
+def doctor(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[DIR]…", help="Data and results, which the installed tasks look over."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
     """Says what is installed, what is missing and how to mend it; exit code 1 if something is broken."""
     findings = examine()
+    if folders:
+        findings += look_over(folders, _checks())
     if as_json:
         show_json([asdict(finding) for finding in findings])
     else:
@@ -64,6 +75,32 @@ def examine() -> list[Finding]:
         _opencv(),
         *_tasks(),
     ]
+
+
+def look_over(folders: Sequence[Path], checks: Iterable[str]) -> list[Finding]:
+    """What checks (`module:function`) say of folders of data and results.
+
+    Raises:
+        UserError: if one is no folder.
+    """
+    from opsin.core.task import load
+
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"no folder {folder}")
+    found: list[Finding] = []
+    for check in checks:
+        try:
+            found += load(check)(folders)
+        except Exception as error:  # a check that fails must not take the report down
+            found.append(Finding(check, f"broken: {type(error).__name__}", "report it to its package"))
+    return found
+
+
+def _checks() -> list[str]:
+    from opsin.core.task import tasks
+
+    return sorted({check for task in tasks().values() for check in task.checks})
 
 
 def _installed(name: str) -> str:

@@ -1,7 +1,8 @@
 """Image files: every form in which people keep pictures becomes one (H, W, 3) RGB array, or one clear error.
 
 Pillow decodes and checks the file, so that a truncated one is an error instead of a half-grey picture; only
-for 16-bit output does OpenCV decode, because Pillow reduces 16-bit colour to 8 bits.
+for 16-bit output does OpenCV decode, because Pillow reduces 16-bit colour to 8 bits. What a file says beside
+its pixels (`Metadata`) is read and written apart from them.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import os
 import struct
 import warnings
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from opsin.core.data.archives import read_member
 from opsin.core.errors import UserError
 from opsin.core.files import write_atomically
 
@@ -30,6 +33,26 @@ MAX_PIXELS = 2**27
 
 JPEG_QUALITY = 95
 
+METADATA_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
+"""Suffixes of the formats in which metadata can be written."""
+
+_LASTING_TAGS = (
+    ExifTags.Base.ImageDescription,
+    ExifTags.Base.Make,
+    ExifTags.Base.Model,
+    ExifTags.Base.Software,
+    ExifTags.Base.DateTime,
+    ExifTags.Base.Artist,
+    ExifTags.Base.Copyright,
+)
+_PASSING_TAGS = (  # of the EXIF directory: they are of the file that they stood in
+    ExifTags.Base.ExifImageWidth,
+    ExifTags.Base.ExifImageHeight,
+    ExifTags.Base.ExifInteroperabilityOffset,
+)
+_EXIF_HEADER = b"Exif\x00\x00"
+_ICC_SPACE = slice(16, 20)  # of a profile's header: the colour space that it is for
+
 _DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 
@@ -40,7 +63,7 @@ def read_image(path: str | os.PathLike[str], *, dtype: DTypeLike = np.uint8) -> 
     first frame is taken.
 
     Args:
-        path: an image file.
+        path: an image file, or one in a tar file (`train.tar/cat/1.jpg`).
         dtype: `uint8`, or `uint16` to keep the precision of 16-bit files (8-bit values are then multiplied
             by 257, so that white is 65535 in either).
 
@@ -60,6 +83,8 @@ def read_image(path: str | os.PathLike[str], *, dtype: DTypeLike = np.uint8) -> 
 def _read_bytes(path: Path) -> bytes:
     try:
         content = path.read_bytes()
+    except NotADirectoryError:  # something above it is a file: an archive?
+        content = read_member(path) or b""
     except FileNotFoundError:
         raise UserError(f"image {path} does not exist") from None
     except IsADirectoryError:
@@ -117,26 +142,90 @@ def _decode16(content: bytes, rgb8: NDArray[np.uint8]) -> NDArray[np.uint16]:
     return rgb8.astype(np.uint16) * 257
 
 
-def write_image(path: str | os.PathLike[str], pixels: NDArray[Any]) -> None:
+@dataclass(frozen=True)
+class Metadata:
+    """What a picture's file says beside its pixels; empty where it says nothing.
+
+    Attributes:
+        exif: EXIF as JPEG files hold it, without what holds for one file alone (see `read_metadata`).
+        icc: ICC profile.
+    """
+
+    exif: bytes = b""
+    icc: bytes = b""
+
+
+def read_metadata(path: str | os.PathLike[str]) -> Metadata:
+    """The metadata of a picture that `read_image` can read; damaged metadata counts as none.
+
+    Of EXIF what was taken when, where, how and by whom is kept. Orientation is not, because `read_image`
+    turns pictures upright, nor are sizes and thumbnails, nor the tags that tell how a TIFF file is laid out.
+    """
+    with Image.open(path) as image, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of Pillow, about damage
+        try:
+            exif = _lasting_exif(image.getexif())
+        except (*_DECODING_ERRORS, TypeError, KeyError):
+            exif = b""
+        return Metadata(exif, image.info.get("icc_profile") or b"")
+
+
+def _lasting_exif(stored: Image.Exif) -> bytes:
+    kept = Image.Exif()
+    for tag in _LASTING_TAGS:
+        if tag in stored:
+            kept[tag] = stored[tag]
+    for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        values = {tag: v for tag, v in stored.get_ifd(directory).items() if tag not in _PASSING_TAGS}
+        if values:
+            kept[directory] = values
+    return kept.tobytes() if len(kept) else b""
+
+
+def write_image(
+    path: str | os.PathLike[str], pixels: NDArray[Any], *, metadata: Metadata | None = None
+) -> None:
     """Writes `pixels` to `path` in the format of its suffix; the file appears whole or not at all.
 
     Args:
         path: where to; its folder is made if need be.
         pixels: RGB (H, W, 3), RGBA (H, W, 4) or one channel, e.g. class indices (H, W); uint8, or uint16 for
             PNG and TIFF.
+        metadata: what the file says besides, in the formats of `METADATA_SUFFIXES`; a profile for another
+            colour space than the pixels' (CMYK, or grey of a picture in colour) is left out.
 
     Raises:
         UserError: when the suffix is no image format or the file cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in IMAGE_SUFFIXES:
         raise UserError(f"cannot write an image to {path}", f"use one of {', '.join(IMAGE_SUFFIXES)}")
-    bgr = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]] if pixels.ndim == 3 else pixels
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix.lower() in (".jpg", ".jpeg") else []
-    done, encoded = cv2.imencode(path.suffix.lower(), bgr, options)
+    in_colour = pixels.ndim == 3 and pixels.shape[2] > 1
+    bgr = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]] if in_colour else pixels
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix in (".jpg", ".jpeg") else []
+    chunks = _chunks(metadata, in_colour) if metadata is not None else {}
+    if chunks and suffix not in METADATA_SUFFIXES:
+        raise ValueError(f"no metadata can be written to {path}")
+    blobs = [np.frombuffer(content, np.uint8) for content in chunks.values()]
+    done, encoded = (
+        cv2.imencodeWithMetadata(suffix, bgr, list(chunks), blobs, options)
+        if chunks
+        else cv2.imencode(suffix, bgr, options)
+    )
     if not done:
         raise ValueError(f"{pixels.dtype} {pixels.shape} cannot be encoded as {path.suffix}")
     write_atomically(path, encoded.tobytes())
+
+
+def _chunks(metadata: Metadata, in_colour: bool) -> dict[int, bytes]:
+    """OpenCV's kinds of metadata, and what to write as each."""
+    chunks = {}
+    if metadata.exif:
+        chunks[cv2.IMAGE_METADATA_EXIF] = metadata.exif.removeprefix(_EXIF_HEADER)
+    if metadata.icc[_ICC_SPACE] == (b"RGB " if in_colour else b"GRAY"):
+        chunks[cv2.IMAGE_METADATA_ICCP] = metadata.icc
+    return chunks
 
 
 def list_images(path: str | os.PathLike[str]) -> list[Path]:

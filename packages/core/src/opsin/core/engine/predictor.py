@@ -2,6 +2,9 @@
 
 A task's predictor says how one result becomes JSON (`record`) and a picture (`picture`); walking the inputs,
 loading the model, reading images and writing files is the same for every task and stands here.
+
+A model that works on a picture part by part, and has an attribute `progress`, gets there a function to call
+with the parts done and all parts; the command line shows a bar for them.
 """
 
 from __future__ import annotations
@@ -9,9 +12,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
@@ -20,7 +24,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from opsin.core.data.image import IMAGE_SUFFIXES, list_images, read_image, write_image
 from opsin.core.engine.checkpoint import load_exactly, read_run
@@ -64,6 +68,9 @@ class Predictor:
         if checkpoint is not None:
             self._load(Path(checkpoint))
         self.model.to(device).eval()
+        self._bars: tuple[Progress, TaskID] | None = None  # while it predicts, with the task of the parts
+        if hasattr(self.model, "progress"):
+            self.model.progress = self._show_parts
         loader, self.pipeline = self._split_pipeline()
         self.channels_reversed = loader == "LoadImageFromFile"  # OpenMMLab's loader gives BGR
 
@@ -89,6 +96,10 @@ class Predictor:
     def picture(self, result: Any, image: Image) -> Image:
         """The picture of one result, RGB uint8."""
         raise NotImplementedError(f"{type(self).__name__} does not say how a result is drawn")
+
+    def frames(self, result: Any, image: Image) -> dict[str, Image]:
+        """The pictures of one frame of a video, RGB uint8, by the folder of the video that they make."""
+        return {"pictures": self.picture(result, image)}
 
     def save(self, result: Any, image: Image, source: Source, out: Path) -> None:
         """Writes the files of one result besides picture and record (masks, restored images); none here."""
@@ -150,9 +161,7 @@ class Predictor:
         records: list[dict[str, Any]] = []
         console = Console(stderr=True)
         try:
-            for source in track(
-                sources, "predict", console=console, disable=quiet or not console.is_terminal
-            ):
+            for source in self._tracked(sources, console, quiet or not console.is_terminal):
                 try:
                     records += (
                         self._predict_video(source, out)
@@ -168,6 +177,25 @@ class Predictor:
             self.finish(records, out)
         return records
 
+    def _tracked(self, sources: list[Source], console: Console, hidden: bool) -> Iterator[Source]:
+        """The sources, under a bar that counts them and one for the parts of a picture."""
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=console, disable=hidden) as bars:
+            files = bars.add_task("predict", total=len(sources))
+            self._bars = bars, bars.add_task("parts", visible=False)
+            try:
+                for source in sources:
+                    yield source
+                    bars.advance(files)
+            finally:
+                self._bars = None
+
+    def _show_parts(self, done: int, total: int) -> None:
+        """Moves the bar of parts, which is there as long as parts are missing."""
+        if self._bars is not None:
+            bars, parts = self._bars
+            bars.update(parts, completed=done, total=total, visible=done < total)
+
     def _predict_image(self, source: Source, out: Path) -> dict[str, Any]:
         image = self.read(source.path)
         result = self.infer(image, source.path)
@@ -176,25 +204,52 @@ class Predictor:
         return {"file": str(source.path), **self.record(result, image, source.path)}
 
     def _predict_video(self, source: Source, out: Path) -> list[dict[str, Any]]:
-        target = out / "pictures" / source.name.with_suffix(".mp4")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        writer, records = None, []
+        records = []
         rate, frames = open_video(source.path)
-        for index, image in enumerate(frames):
-            result = self.infer(image, source.path)
-            drawn = self.picture(result, image)
-            if writer is None:
-                height, width = drawn.shape[:2]
-                fourcc = cv2.VideoWriter.fourcc(*"mp4v")
-                writer = cv2.VideoWriter(str(target), fourcc, rate, (width, height))
-            writer.write(fitted(drawn, height, width)[..., ::-1])
-            records.append(
-                {"file": str(source.path), "frame": index, **self.record(result, image, source.path)}
-            )
-        if writer is None:
+        with ExitStack() as stack:
+            films: dict[str, Film] = {}
+            for index, image in enumerate(frames):
+                result = self.infer(image, source.path)
+                for folder, picture in self.frames(result, image).items():
+                    if folder not in films:
+                        target = out / folder / source.name.with_suffix(".mp4")
+                        films[folder] = stack.enter_context(Film(target, rate))
+                    films[folder].add(picture)
+                records.append(
+                    {"file": str(source.path), "frame": index, **self.record(result, image, source.path)}
+                )
+        if not records:
             raise UserError(f"{source.path} holds no readable frame")
-        writer.release()
         return records
+
+
+class Film:
+    """A video file that is written frame by frame, without sound; a context manager.
+
+    Args:
+        path: an `.mp4` file; its folder is made if need be.
+        rate: frames per second.
+    """
+
+    def __init__(self, path: Path, rate: float) -> None:
+        self.path, self.rate = path, rate
+        self.writer: cv2.VideoWriter | None = None
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def add(self, picture: Image) -> None:
+        """Writes a frame, RGB uint8; the first one's size is the video's."""
+        if self.writer is None:
+            self.height, self.width = picture.shape[:2]
+            fourcc = cv2.VideoWriter.fourcc(*"mp4v")
+            self.writer = cv2.VideoWriter(str(self.path), fourcc, self.rate, (self.width, self.height))
+        self.writer.write(fitted(picture, self.height, self.width)[..., ::-1])
+
+    def __exit__(self, *exception: object) -> None:
+        if self.writer is not None:
+            self.writer.release()
 
 
 def fitted(picture: Image, height: int, width: int) -> Image:
@@ -242,7 +297,7 @@ def with_unique_names(sources: list[Source]) -> list[Source]:
             if count == 0
             else source.name.with_name(f"{key.name}_{count + 1}{source.name.suffix}")
         )
-        unique.append(Source(source.path, name))
+        unique.append(replace(source, name=name))
     return unique
 
 

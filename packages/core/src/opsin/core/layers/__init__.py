@@ -7,7 +7,14 @@ from opsin.core.layers import (
     efficient_channel_attention,
     efficientvit_fpn,
     layer_norm,
+    plugins,
     simple_feature_pyramid,
 )
 
-__all__ = ["efficient_channel_attention", "efficientvit_fpn", "layer_norm", "simple_feature_pyramid"]
+__all__ = [
+    "efficient_channel_attention",
+    "efficientvit_fpn",
+    "layer_norm",
+    "plugins",
+    "simple_feature_pyramid",
+]

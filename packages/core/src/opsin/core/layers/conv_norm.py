@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from opsin.core.errors import UserError
+
 
 class ConvNorm(nn.Module):
     """A convolution without bias (`c`) and the BatchNorm after it (`bn`).
@@ -88,7 +90,13 @@ def fold_pointwise(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:
 
 @torch.no_grad()
 def scale_and_shift(norm: Norm) -> tuple[Tensor, Tensor]:
-    """A norm in evaluation is x * scale + shift; both (C,)."""
+    """A norm in evaluation is x * scale + shift; both (C,).
+
+    Raises:
+        UserError: if a plugin stands behind the norm, which folding would lose.
+    """
+    if any(norm.children()):
+        raise UserError("a norm with a plugin behind it cannot be folded", "leave fuse() out")
     assert norm.running_mean is not None and norm.running_var is not None
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     return scale, norm.bias - norm.running_mean * scale

@@ -2,11 +2,13 @@
 
 Authors' code: SkyworkAI/MoH, Apache-2.0. `routing` holds what the idea is, `attention` plain attention with
 it, for any network. Its hosts: `vit` (MoH-ViT, with `transnext`, `positions`, `settings`), `dit` (the network
-of MoH-DiT), `llama` (the attention of MoH-LLaMA3). `published` runs the parity cases.
+of MoH-DiT) and `diffusion` (sampling with it), `llama` (the attention of MoH-LLaMA3). `published` runs the
+parity cases.
 """
 
 from opsin.core.backbones.moh import published
 from opsin.core.backbones.moh.attention import MoHAttention
+from opsin.core.backbones.moh.diffusion import sample
 from opsin.core.backbones.moh.dit import MoHDiT
 from opsin.core.backbones.moh.llama import MoHLlamaAttention
 from opsin.core.backbones.moh.routing import auxiliary_losses, head_usage, place_multi_head
@@ -24,6 +26,7 @@ __all__ = [
     "head_usage",
     "place_multi_head",
     "published",
+    "sample",
 ]
 
 register_models(

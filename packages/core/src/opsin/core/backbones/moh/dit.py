@@ -240,7 +240,7 @@ class _Patches(nn.Module):
 
 @MODELS.register_module()
 class MoHDiT(Trunk):
-    """The network; diffusion itself, its training and sampling, is not part of it.
+    """The network; `diffusion.sample` draws latents with it. Its training is not part of opsin.
 
     Args:
         arch: 's_2_90' … 'xl_2_75', or a mapping of `MoHDiTSettings`.
