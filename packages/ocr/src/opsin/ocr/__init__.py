@@ -1,0 +1,1 @@
+"""Text in pictures: where it is, on mmdet, with opsin backbones."""

@@ -1,0 +1,1 @@
+"""Detection of text of any shape in pictures of scenes."""
