@@ -15,6 +15,21 @@ def samples(tmp_path_factory):
     return directory
 
 
+@pytest.fixture(scope="session")
+def one_class(samples, tmp_path_factory):
+    """The sample data with all digits as one class, so that little training shows: json files by split."""
+    written = {}
+    folder = tmp_path_factory.mktemp("one_class")
+    for split in ("train", "val"):
+        content = json.loads((samples / f"annotations/instances_{split}.json").read_text())
+        content["categories"] = [{"id": 1, "name": "digit"}]
+        for annotation in content["annotations"]:
+            annotation["category_id"] = 1
+        written[split] = folder / f"{split}.json"
+        written[split].write_text(json.dumps(content))
+    return written
+
+
 @pytest.fixture
 def coco_folder(tmp_path):
     """Writes a COCO data set of two 40x30 images with the given annotations; gives its folder."""

@@ -49,7 +49,7 @@ def test_classes_come_from_the_file_in_the_order_of_their_ids(coco_folder):
 
 
 def test_chosen_classes_leave_out_the_others(coco_folder):
-    data = dataset(coco_folder([BOX, {**BOX, "category_id": 3}]), metainfo={"classes": ("dog",)})
+    data = dataset(coco_folder([BOX, {**BOX, "id": 6, "category_id": 3}]), metainfo={"classes": ("dog",)})
     assert data[0]["data_samples"].gt_instances.labels.tolist() == [0]
 
 
@@ -81,7 +81,9 @@ def test_polygons_and_both_kinds_of_run_lengths_give_the_same_mask(coco_folder):
         {"size": [30, 40], "counts": compressed["counts"].decode()},
         {"size": [30, 40], "counts": [305, *([10, 20] * 9), 10, 1200 - 305 - 10 * 10 - 9 * 20]},
     )
-    folder = coco_folder([{**BOX, "bbox": [10, 5, 10, 10], "segmentation": form} for form in forms])
+    folder = coco_folder(
+        [{**BOX, "id": i, "bbox": [10, 5, 10, 10], "segmentation": form} for i, form in enumerate(forms)]
+    )
     masks = dataset(folder)[0]["data_samples"].gt_instances.masks.masks
     assert all((mask == square).all() for mask in masks)
 
@@ -106,6 +108,22 @@ def test_object_without_mask_gets_its_box(coco_folder):
 def test_wrong_annotation_is_named(coco_folder, change, says):
     with pytest.raises(UserError, match=rf"instances\.json, {says}"):
         dataset(coco_folder([{**BOX, **change}]))
+
+
+CATS = {"id": 3, "name": "cat"}
+
+
+@pytest.mark.parametrize(
+    ("annotations", "categories", "says"),
+    [
+        ([BOX, BOX], (CATS,), "annotation id 5 twice"),
+        ([BOX], (CATS, {"id": 3, "name": "dog"}), "category id 3 twice"),
+        ([BOX], (CATS, {"id": 7, "name": "cat"}), "category name cat twice"),
+    ],
+)
+def test_what_is_given_twice_is_named(coco_folder, annotations, categories, says):
+    with pytest.raises(UserError, match=rf"instances\.json gives {says}"):
+        dataset(coco_folder(annotations, categories))
 
 
 def test_box_that_reaches_out_is_clipped_with_a_warning(coco_folder, warnings):
@@ -155,6 +173,11 @@ def test_file_that_is_no_coco_json_is_named(coco_folder):
 def test_image_entry_without_size_is_named(coco_folder):
     with pytest.raises(UserError, match=r"images\[0\] lacks width, height"):
         dataset(coco_folder([], images=[{"id": 1, "file_name": "a.png"}]))
+
+
+def test_file_without_images_is_named(coco_folder):
+    with pytest.raises(UserError, match=r"instances\.json names no picture"):
+        dataset(coco_folder([], images=[]))
 
 
 def test_missing_files_are_named(coco_folder, tmp_path):

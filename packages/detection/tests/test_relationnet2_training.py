@@ -53,21 +53,6 @@ def test_stock_detector_takes_the_relation_by_config_alone(name: str, tmp_path: 
     assert any("keypoint_cls_heads" in n for n in moved)
 
 
-@pytest.fixture(scope="module")
-def one_class(samples, tmp_path_factory):
-    """The sample data with all digits as one class: json files by split."""
-    written = {}
-    folder = tmp_path_factory.mktemp("one_class")
-    for split in ("train", "val"):
-        content = json.loads((samples / f"annotations/instances_{split}.json").read_text())
-        content["categories"] = [{"id": 1, "name": "digit"}]
-        for annotation in content["annotations"]:
-            annotation["category_id"] = 1
-        written[split] = folder / f"{split}.json"
-        written[split].write_text(json.dumps(content))
-    return written
-
-
 def config(samples, one_class, epochs):
     return load_config(
         "retinanet_bvr_samples",

@@ -71,9 +71,12 @@ def test_broken_xml_is_named(voc_folder):
         dataset(folder)
 
 
-def test_missing_split_and_image_are_named(voc_folder):
+def test_missing_or_empty_split_and_missing_image_are_named(voc_folder):
     folder = voc_folder(("dog", (1, 1, 10, 20), 0))
     with pytest.raises(UserError, match=r"lacks ImageSets/Main/test\.txt"):
+        dataset(folder, split="test")
+    (folder / "ImageSets/Main/test.txt").write_text("\n")
+    with pytest.raises(UserError, match=r"test\.txt names no picture"):
         dataset(folder, split="test")
     (folder / "JPEGImages/two.jpg").unlink()
     with pytest.raises(UserError, match=r"train\.txt names two, but .* has no such image"):

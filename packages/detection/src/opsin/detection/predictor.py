@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
 from torch import Tensor
 
-from opsin.core.engine.predictor import Image, Predictor, write_json
+from opsin.core.engine import tiled
+from opsin.core.engine.predictor import Image, write_json
+from opsin.core.engine.tiled import Piece, Tile
 from opsin.detection.metrics.coco_ap import encode_predicted, xywh
 from opsin.detection.palette import palette
-from opsin.detection.tiling import merge, tiles
+from opsin.detection.tiling import merge
 from opsin.detection.visualization import draw
 
 
-class DetectionPredictor(Predictor):
-    """Writes `predictions.json`, COCO's list of results, and `images.json`, which says what its ids mean.
+class TiledPredictor(tiled.TiledPredictor):
+    """Merges what is found in the tiles of large pictures; the base where results are instances."""
 
-    A config's `tiles=dict(size=…, overlap=…)` (pixels) cuts pictures that are larger than a tile and merges
-    what is found in the tiles.
+    def joined(self, pieces: Iterable[Piece], size: tuple[int, int]) -> Any:
+        """The instances of all tiles as the picture's."""
+        found = [(piece.place, piece.result.pred_instances.cpu()) for piece in pieces]
+        return DetDataSample(pred_instances=self.merged(found, size), metainfo={"ori_shape": size})
+
+    def merged(self, found: Sequence[tuple[Tile, InstanceData]], size: tuple[int, int]) -> InstanceData:
+        """What was found in the tiles of an image of `size` (H, W) as the image's own."""
+        return merge(found, size)
+
+
+class DetectionPredictor(TiledPredictor):
+    """Writes `predictions.json`, COCO's list of results, and `images.json`, which says what its ids mean.
 
     `images.json` has COCO's `images` (id, file_name, width, height; for videos also `frame`) and
     `categories`. Category ids are those of the training data. Pictures show what scores at least
@@ -28,17 +42,6 @@ class DetectionPredictor(Predictor):
     """
 
     shown_above = 0.4
-
-    def infer(self, image: Image, path: Path) -> Any:
-        """The model's result for one RGB image, or the merged results of its tiles."""
-        cut = self.cfg.get("tiles")
-        if cut is None or max(image.shape[:2]) <= cut["size"]:
-            return super().infer(image, path)
-        size = (image.shape[0], image.shape[1])
-        places = list(tiles(size, cut["size"], cut["overlap"]))
-        results = [super(DetectionPredictor, self).infer(image[place], path) for place in places]
-        found = [(place, result.pred_instances.cpu()) for place, result in zip(places, results, strict=True)]
-        return DetDataSample(pred_instances=merge(found, size), metainfo={"ori_shape": size})
 
     def record(self, result: Any, image: Image, path: Path) -> dict[str, Any]:
         """Size of the image, and its detections in COCO's terms."""

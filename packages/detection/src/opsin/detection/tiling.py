@@ -1,48 +1,24 @@
-"""Detection in pictures larger than those of the training: overlapping tiles, whose results are merged."""
+"""Detection in pictures larger than those of the training: the results of overlapping tiles are merged."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from mmcv.ops import batched_nms
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from opsin.core.errors import UserError
+from opsin.core.engine.tiled import Tile, tile_corners, tiles
+
+__all__ = ["CONTAINED", "Tile", "merge", "tile_corners", "tiles"]
 
 CONTAINED = 0.8
 """A box of which this share lies in a surer one of its class is a piece of it, cut off by a tile's border."""
 
 
-def tile_corners(length: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles begin along an axis: as few as cover it, evenly laid, each overlapping the next.
-
-    Args:
-        length: pixels to cover.
-        tile: pixels of a tile.
-        overlap: pixels that neighbours share at least.
-
-    Raises:
-        UserError: unless 0 <= overlap < tile.
-    """
-    if not 0 <= overlap < tile:
-        raise UserError(f"tiles of {tile} pixels with an overlap of {overlap}", "give 0 <= overlap < size")
-    if length <= tile:
-        return [0]
-    count = -(-(length - overlap) // (tile - overlap))
-    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
-
-
-def tiles(size: Sequence[int], tile: int, overlap: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of every tile of a picture of `size` (H, W)."""
-    for top in tile_corners(size[0], tile, overlap):
-        for left in tile_corners(size[1], tile, overlap):
-            yield slice(top, min(top + tile, size[0])), slice(left, min(left + tile, size[1]))
-
-
 def merge(
-    found: Sequence[tuple[tuple[slice, slice], InstanceData]],
+    found: Sequence[tuple[Tile, InstanceData]],
     size: Sequence[int],
     *,
     iou: float = 0.5,
@@ -73,9 +49,7 @@ def merge(
     return merged
 
 
-def _masks(
-    found: Sequence[tuple[tuple[slice, slice], InstanceData]], kept: Sequence[int], size: Sequence[int]
-) -> Tensor:
+def _masks(found: Sequence[tuple[Tile, InstanceData]], kept: Sequence[int], size: Sequence[int]) -> Tensor:
     """The masks (K, H, W) of the instances `kept`, counted over all tiles."""
     owners = [(place, result, i) for place, result in found for i in range(len(result))]
     whole = torch.zeros(len(kept), *size, dtype=torch.bool)

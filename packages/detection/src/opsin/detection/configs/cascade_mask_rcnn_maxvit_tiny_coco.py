@@ -2,14 +2,11 @@
 # mask AP). Its authors published neither code nor recipe for it: heads and schedule are those of ConvNeXt's.
 # Weights: model.backbone.init_cfg=dict(type='opsin.Published', checkpoint=FILE).
 _base_ = [
-    "opsin::runtime.py",
+    "_base_/runtime_mmdet.py",
     "_base_/cascade_mask_rcnn_convnext.py",
     "_base_/coco_instance.py",
     "_base_/schedule_3x.py",
 ]
-task = "detection"
-default_scope = "mmdet"
-custom_hooks = [dict(type="opsin.CheckClassCount")]
 
 side = 896  # all maps are multiples of the 7x7 windows and grid
 model = dict(

@@ -2,38 +2,25 @@
 # stream, images of 1024 x 1024 under large-scale jitter, 184375 iterations of 64 images.
 # Comments below say where mmdet's classes cannot say what the authors' detectron2 does.
 _base_ = [
-    "opsin::runtime.py",
+    "_base_/runtime_mmdet.py",
     "_base_/cascade_mask_rcnn_convnext.py",
     "_base_/coco_instance.py",
 ]
-task = "detection"
-default_scope = "mmdet"
-custom_hooks = [dict(type="opsin.CheckClassCount")]
 
 side = 1024
 # As published, the heads normalise the channels of each pixel.
 norm_cfg = dict(type="opsin.LayerNorm2d", eps=1e-6)
 
-
-def _box_head(weight):
-    # detectron2 multiplies by weights (w, w, w / 2, w / 2) where mmdet divides by standard deviations.
-    stds = [1 / weight, 1 / weight, 2 / weight, 2 / weight]
-    return dict(
-        type="ConvFCBBoxHead",
-        num_shared_convs=4,
-        num_shared_fcs=1,
-        in_channels=256,
-        conv_out_channels=256,
-        fc_out_channels=1024,
-        roi_feat_size=7,
-        num_classes=80,
-        bbox_coder=dict(type="DeltaXYWHBBoxCoder", target_stds=stds),
+box_heads = _base_.model.roi_head.bbox_head
+for head, weight in zip(box_heads, (10, 20, 30), strict=True):
+    head.update(
         reg_class_agnostic=True,
-        norm_cfg=dict(type="opsin.LayerNorm2d", eps=1e-6),
-        loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=1.0),
+        reg_decoded_bbox=False,
+        norm_cfg=norm_cfg,
         loss_bbox=dict(type="L1Loss", loss_weight=1.0),
     )
-
+    # detectron2 multiplies by weights (w, w, w / 2, w / 2) where mmdet divides by standard deviations.
+    head.bbox_coder.target_stds = [1 / weight, 1 / weight, 2 / weight, 2 / weight]
 
 model = dict(
     # Images are resized to 1024 pixels at the longer side, so this makes them all squares, as the rotary
@@ -56,7 +43,7 @@ model = dict(
     rpn_head=dict(num_convs=2, loss_bbox=dict(_delete_=True, type="L1Loss", loss_weight=1.0)),
     roi_head=dict(
         stage_loss_weights=[1, 1, 1],
-        bbox_head=[_box_head(weight) for weight in (10, 20, 30)],
+        bbox_head=box_heads,
         # mmdet trains one mask head a stage and averages them; the published model has one, on the proposals.
         mask_head=dict(norm_cfg=norm_cfg),
     ),

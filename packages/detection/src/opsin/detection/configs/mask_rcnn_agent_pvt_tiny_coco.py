@@ -2,14 +2,11 @@
 # weights that they pretrained on ImageNet-1K: model.backbone.init_cfg=dict(type='opsin.Published',
 # checkpoint=FILE). Small, medium and large change arch (44.5, 45.9, 46.9 box AP).
 _base_ = [
-    "opsin::runtime.py",
+    "_base_/runtime_mmdet.py",
     "_base_/mask_rcnn_convnext.py",
     "_base_/coco_instance_1x.py",
     "_base_/schedule_1x.py",
 ]
-task = "detection"
-default_scope = "mmdet"
-custom_hooks = [dict(type="opsin.CheckClassCount")]
 model = dict(
     backbone=dict(_delete_=True, type="opsin.AgentPVT", arch="tiny", drop_path_rate=0.1),
     neck=dict(in_channels=[64, 128, 320, 512]),

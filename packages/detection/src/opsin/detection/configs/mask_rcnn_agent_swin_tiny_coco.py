@@ -2,14 +2,11 @@
 # weights that they pretrained on ImageNet-1K: model.backbone.init_cfg=dict(type='opsin.Published',
 # checkpoint=FILE). Small changes arch (47.2, 42.7).
 _base_ = [
-    "opsin::runtime.py",
+    "_base_/runtime_mmdet.py",
     "_base_/mask_rcnn_convnext.py",
     "_base_/coco_instance.py",
     "_base_/schedule_1x.py",
 ]
-task = "detection"
-default_scope = "mmdet"
-custom_hooks = [dict(type="opsin.CheckClassCount")]
 model = dict(
     backbone=dict(_delete_=True, type="opsin.AgentSwin", arch="tiny", drop_path_rate=0.1),
 )

@@ -1,13 +1,10 @@
 # Mask R-CNN small enough to learn the sample data from scratch on a CPU.
 _base_ = [
-    "opsin::runtime.py",
+    "_base_/runtime_mmdet.py",
     "_base_/mask_rcnn_tiny.py",
     "_base_/samples.py",
     "_base_/schedule_scratch.py",
 ]
-task = "detection"
-default_scope = "mmdet"
-custom_hooks = [dict(type="opsin.CheckClassCount")]
 
 train_pipeline = _base_.train_pipeline
 train_pipeline[1] = dict(type="opsin.LoadObjects", with_masks=True)

@@ -2,14 +2,11 @@
 # weights that the authors pretrained on ImageNet-1K:
 # model.backbone.init_cfg=dict(type='opsin.Published', checkpoint=FILE).
 _base_ = [
-    "opsin::runtime.py",
+    "_base_/runtime_mmdet.py",
     "_base_/mask_rcnn_convnext.py",
     "_base_/coco_instance_1x.py",
     "_base_/schedule_1x_sgd.py",
 ]
-task = "detection"
-default_scope = "mmdet"
-custom_hooks = [dict(type="opsin.CheckClassCount")]
 model = dict(
     backbone=dict(
         _delete_=True,

@@ -3,14 +3,11 @@
 # checkpoint=FILE), whose kernels are centred in the larger ones. Their 36 epochs (48.0, 42.9) use
 # drop_path_rate 0.3 and milestones 27 and 33.
 _base_ = [
-    "opsin::runtime.py",
+    "_base_/runtime_mmdet.py",
     "_base_/mask_rcnn_convnext.py",
     "_base_/coco_instance.py",
     "_base_/schedule_1x.py",
 ]
-task = "detection"
-default_scope = "mmdet"
-custom_hooks = [dict(type="opsin.CheckClassCount")]
 model = dict(
     backbone=dict(_delete_=True, type="opsin.FocalNet", arch="tiny_lrf", focal_windows=9, drop_path_rate=0.1)
 )

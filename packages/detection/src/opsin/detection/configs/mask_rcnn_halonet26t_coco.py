@@ -2,14 +2,11 @@
 # last stages) come without a recipe; this is the usual one with AdamW. Weights of ImageNet are timm's:
 # model.backbone.init_cfg=dict(type='opsin.Published', checkpoint=FILE).
 _base_ = [
-    "opsin::runtime.py",
+    "_base_/runtime_mmdet.py",
     "_base_/mask_rcnn_convnext.py",
     "_base_/coco_instance_1x.py",
     "_base_/schedule_1x.py",
 ]
-task = "detection"
-default_scope = "mmdet"
-custom_hooks = [dict(type="opsin.CheckClassCount")]
 model = dict(
     backbone=dict(
         _delete_=True,

@@ -1,14 +1,11 @@
 # SHViT-S4 with Mask R-CNN, 12 epochs of COCO as published: 39.0 box AP, 35.9 mask AP (authors), from weights
 # that they pretrained on ImageNet-1K: model.backbone.init_cfg=dict(type='opsin.Published', checkpoint=FILE).
 _base_ = [
-    "opsin::runtime.py",
+    "_base_/runtime_mmdet.py",
     "_base_/mask_rcnn_convnext.py",
     "_base_/coco_instance_1x.py",
     "_base_/schedule_1x.py",
 ]
-task = "detection"
-default_scope = "mmdet"
-custom_hooks = [dict(type="opsin.CheckClassCount")]
 model = dict(
     backbone=dict(_delete_=True, type="opsin.SHViT", arch="s4", norm_eval=True),
     neck=dict(

@@ -3,14 +3,11 @@
 # such schedule that they publish is the base model's (drop_path_rate 0.3 or 0.2, learning rate 2e-4, 1e-4
 # in a comment); for this one it is taken with 1e-4.
 _base_ = [
-    "opsin::runtime.py",
+    "_base_/runtime_mmdet.py",
     "_base_/mask_rcnn_convnext.py",
     "_base_/coco_instance.py",
     "_base_/schedule_3x.py",
 ]
-task = "detection"
-default_scope = "mmdet"
-custom_hooks = [dict(type="opsin.CheckClassCount")]
 sync_bn = "torch"  # where several processes train
 model = dict(
     backbone=dict(_delete_=True, type="opsin.SMT", arch="small", drop_path_rate=0.2),

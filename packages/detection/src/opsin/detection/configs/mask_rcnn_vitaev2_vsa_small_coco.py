@@ -3,14 +3,11 @@
 # model.backbone.init_cfg=dict(type='opsin.Published', checkpoint=FILE). Their 36 epochs (48.1, 42.9) use
 # milestones 27 and 33; the 48M variant takes drop_path_rate 0.35.
 _base_ = [
-    "opsin::runtime.py",
+    "_base_/runtime_mmdet.py",
     "_base_/mask_rcnn_convnext.py",
     "_base_/coco_instance.py",
     "_base_/schedule_1x.py",
 ]
-task = "detection"
-default_scope = "mmdet"
-custom_hooks = [dict(type="opsin.CheckClassCount")]
 sync_bn = "torch"  # where several processes train
 model = dict(
     backbone=dict(_delete_=True, type="opsin.ViTAEv2VSA", arch="small", drop_path_rate=0.1),

@@ -1,21 +1,12 @@
 # The relation in the RetinaNet of benchmarks/real_data.md on blood smears, same budget.
-_base_ = ["retinanet_convnext_bccd.py"]
+_base_ = ["retinanet_convnext_bccd.py", "_base_/keypoints_tiny.py"]
 
-norm_cfg = dict(type="GN", num_groups=16, requires_grad=True)
 model = dict(
     bbox_head=dict(
         _delete_=True,
         type="opsin.BVRHead",
         bbox_head=_base_.model.bbox_head,
-        keypoint_head=dict(
-            num_classes=3,
-            in_channels=64,
-            feat_channels=64,
-            stacked_convs=1,
-            logits_convs=0,
-            strides=[8, 16, 32],
-            norm_cfg=norm_cfg,
-        ),
+        keypoint_head=dict(num_classes=3, **_base_.keypoint_head),
         relation=dict(base_size=(80, 80)),
     )
 )

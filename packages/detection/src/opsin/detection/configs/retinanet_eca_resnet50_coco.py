@@ -1,14 +1,11 @@
 # RetinaNet on ECA-ResNet-50, 12 epochs of COCO as published (with mmdet): 37.3 box AP. ECA-ResNet-101
 # (arch="101", k_sizes=None) gives 39.1.
 _base_ = [
-    "opsin::runtime.py",
+    "_base_/runtime_mmdet.py",
     "_base_/retinanet.py",
     "_base_/coco_detection_1x.py",
     "_base_/schedule_1x_sgd.py",
 ]
-task = "detection"
-default_scope = "mmdet"
-custom_hooks = [dict(type="opsin.CheckClassCount")]
 model = dict(
     backbone=dict(
         type="opsin.ECAResNet",

@@ -2,14 +2,11 @@
 # pretrained on ImageNet-1K: model.backbone.init_cfg=dict(type='opsin.Published',
 # checkpoint='poolformer_s12.pth.tar').
 _base_ = [
-    "opsin::runtime.py",
+    "_base_/runtime_mmdet.py",
     "_base_/retinanet.py",
     "_base_/coco_detection_1x.py",
     "_base_/schedule_1x.py",
 ]
-task = "detection"
-default_scope = "mmdet"
-custom_hooks = [dict(type="opsin.CheckClassCount")]
 model = dict(
     # the pyramid begins at stride 8; a norm for stride 4 would get no gradient
     backbone=dict(type="opsin.MetaFormer", arch="poolformer_s12", out_indices=(1, 2, 3)),

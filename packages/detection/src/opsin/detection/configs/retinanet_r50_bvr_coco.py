@@ -1,13 +1,11 @@
 # RelationNet++ on RetinaNet with ResNet-50, 12 epochs of COCO as published: 38.5 box AP.
 _base_ = [
-    "opsin::runtime.py",
+    "_base_/runtime_mmdet.py",
+    "_base_/resnet.py",
     "_base_/retinanet.py",
     "_base_/coco_detection_1x.py",
     "_base_/schedule_1x_sgd.py",
 ]
-task = "detection"
-default_scope = "mmdet"
-custom_hooks = [dict(type="opsin.CheckClassCount")]
 
 norm_cfg = dict(type="GN", num_groups=32, requires_grad=True)
 stock_head = _base_.model.bbox_head
@@ -15,15 +13,9 @@ stock_head.norm_cfg = norm_cfg
 model = dict(
     type="opsin.RelationNet2",
     backbone=dict(
-        type="ResNet",
         depth=50,
-        num_stages=4,
-        out_indices=(0, 1, 2, 3),
-        frozen_stages=1,
-        norm_cfg=dict(type="BN", requires_grad=True),
-        norm_eval=True,
-        style="pytorch",
         init_cfg=dict(type="Pretrained", checkpoint="torchvision://resnet50"),
+        **_base_.resnet,
     ),
     neck=dict(
         type="FPN",

@@ -1,14 +1,11 @@
 # SHViT-S4 with RetinaNet, 12 epochs of COCO as published: 38.8 box AP (authors), from weights
 # that they pretrained on ImageNet-1K: model.backbone.init_cfg=dict(type='opsin.Published', checkpoint=FILE).
 _base_ = [
-    "opsin::runtime.py",
+    "_base_/runtime_mmdet.py",
     "_base_/retinanet.py",
     "_base_/coco_detection_1x.py",
     "_base_/schedule_1x.py",
 ]
-task = "detection"
-default_scope = "mmdet"
-custom_hooks = [dict(type="opsin.CheckClassCount")]
 model = dict(
     backbone=dict(type="opsin.SHViT", arch="s4", norm_eval=True),
     neck=dict(

@@ -1,12 +1,9 @@
 # RelationNet++ on RetinaNet with ResNeXt-101-DCN, 20 epochs of COCO as published: 46.5 box AP.
 _base_ = [
-    "opsin::runtime.py",
+    "_base_/runtime_mmdet.py",
     "_base_/bvr_x101_dcn.py",
     "_base_/coco_detection_2x_multiscale.py",
 ]
-task = "detection"
-default_scope = "mmdet"
-custom_hooks = [dict(type="opsin.CheckClassCount")]
 
 model = dict(
     neck=dict(add_extra_convs="on_input"),

@@ -35,9 +35,10 @@ class CocoDetection(CountsClasses, Dataset):
             images lie, `metainfo`, `pipeline`, …
 
     Raises:
-        UserError: when the file is not COCO json, an annotation names no known image or category, or a box
-            is not four finite numbers or lies outside its image; the message names file and annotation. Boxes
-            that reach out of their image are clipped, with a warning.
+        UserError: when the file is not COCO json, names no image or gives an id twice, an annotation names no
+            known image or category, or a box is not four finite numbers or lies outside its image; the
+            message names file and annotation. Boxes that reach out of their image are clipped, with a
+            warning.
     """
 
     def __init__(self, *, drop_bad_boxes: bool = False, **kwargs: Any) -> None:
@@ -49,10 +50,11 @@ class CocoDetection(CountsClasses, Dataset):
         content = _read(Path(self.ann_file))
         labels = self._choose_classes(content["categories"])
         images = [self._image(image, index) for index, image in enumerate(content["images"])]
+        if not images:
+            raise UserError(f"{self.ann_file} names no picture")
         by_id = {image["img_id"]: image for image in images}
-        if len(by_id) < len(images):
-            twice = next(i for i, count in Counter(e["img_id"] for e in images).items() if count > 1)
-            raise UserError(f"{self.ann_file} gives image id {twice} twice", "number the images anew")
+        self._refuse_twice("image id", [image["img_id"] for image in images])
+        self._refuse_twice("annotation id", [a["id"] for a in content["annotations"] if "id" in a])
         known = {category["id"] for category in content["categories"]}
         check = BoxCheck(str(self.ann_file), drop=self.drop_bad_boxes)
         for annotation in content["annotations"]:
@@ -74,6 +76,8 @@ class CocoDetection(CountsClasses, Dataset):
 
     def _choose_classes(self, categories: list[Entry]) -> dict[int, int]:
         """Category id to label; also puts classes, colours and ids into the meta information."""
+        for key in ("id", "name"):
+            self._refuse_twice(f"category {key}", [category[key] for category in categories])
         by_name = {c["name"]: c["id"] for c in sorted(categories, key=lambda c: c["id"])}
         classes = tuple(self._metainfo.get("classes", by_name))
         for name in classes:
@@ -83,6 +87,11 @@ class CocoDetection(CountsClasses, Dataset):
         self._metainfo.update(classes=classes, category_ids=ids)
         self._metainfo.setdefault("palette", palette(len(classes)))
         return {category_id: label for label, category_id in enumerate(ids)}
+
+    def _refuse_twice(self, what: str, values: list[Any]) -> None:
+        twice = [value for value, count in Counter(values).items() if count > 1]
+        if twice:
+            raise UserError(f"{self.ann_file} gives {what} {twice[0]} twice", "each must be there once")
 
     def _image(self, image: Entry, index: int) -> Entry:
         missing = [key for key in ("id", "file_name", "width", "height") if key not in image]

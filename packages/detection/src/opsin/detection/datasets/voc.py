@@ -38,9 +38,9 @@ class PascalVOC(CountsClasses, Dataset):
         **kwargs: those of `Dataset`.
 
     Raises:
-        UserError: when a folder or an image is missing, an xml file is broken, a name is no class, or a box
-            is not four finite numbers or lies outside its image; the message names the file. Boxes that reach
-            out of their image are clipped, with a warning.
+        UserError: when a folder or an image is missing, the split is empty, an xml file is broken, a name is
+            no class, or a box is not four finite numbers or lies outside its image; the message names the
+            file. Boxes that reach out of their image are clipped, with a warning.
     """
 
     def __init__(self, *, split: str, data_root: str, drop_bad_boxes: bool = False, **kwargs: Any) -> None:
@@ -55,6 +55,8 @@ class PascalVOC(CountsClasses, Dataset):
         # A line may be `NAME` or, in the files of one class, `NAME -1`.
         lines = Path(self.ann_file).read_text(encoding="utf-8").splitlines()
         names = [line.split()[0] for line in lines if line.strip()]
+        if not names:
+            raise UserError(f"{self.ann_file} names no picture")
         labels = self._choose_classes()
         check = BoxCheck(str(self.root / "Annotations"), drop=self.drop_bad_boxes)
         entries = [self._entry(name, index, labels, check) for index, name in enumerate(names)]

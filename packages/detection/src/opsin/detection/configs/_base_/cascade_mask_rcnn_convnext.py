@@ -1,6 +1,6 @@
 # Cascade Mask R-CNN on ConvNeXt as its authors train it on COCO: three box heads of four convolutions and
 # one linear layer with synchronised batch norm and GIoU loss.
-_base_ = ["mask_rcnn_convnext.py"]
+_base_ = ["mask_rcnn_convnext.py", "cascade.py"]
 
 
 def _box_head(stds):
@@ -22,35 +22,12 @@ def _box_head(stds):
     )
 
 
-def _rcnn(iou):
-    return dict(
-        assigner=dict(
-            type="MaxIoUAssigner",
-            pos_iou_thr=iou,
-            neg_iou_thr=iou,
-            min_pos_iou=iou,
-            match_low_quality=False,
-            ignore_iof_thr=-1,
-        ),
-        sampler=dict(
-            type="RandomSampler", num=512, pos_fraction=0.25, neg_pos_ub=-1, add_gt_as_proposals=True
-        ),
-        mask_size=28,
-        pos_weight=-1,
-        debug=False,
-    )
-
-
 model = dict(
     type="CascadeRCNN",
-    rpn_head=dict(loss_bbox=dict(_delete_=True, type="SmoothL1Loss", beta=1.0 / 9.0, loss_weight=1.0)),
+    rpn_head=_base_.cascade.rpn_head,
     roi_head=dict(
-        type="CascadeRoIHead",
-        num_stages=3,
-        stage_loss_weights=[1, 0.5, 0.25],
         bbox_head=[_box_head([s, s, 2 * s, 2 * s]) for s in (0.1, 0.05, 0.033)],
+        **_base_.cascade.roi_head,
     ),
-    train_cfg=dict(
-        rpn_proposal=dict(nms_pre=2000, max_per_img=2000), rcnn=[_rcnn(iou) for iou in (0.5, 0.6, 0.7)]
-    ),
+    train_cfg=_base_.cascade.train_cfg,
 )

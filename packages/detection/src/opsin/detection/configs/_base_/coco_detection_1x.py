@@ -1,18 +1,8 @@
 # COCO 2017 without masks at one scale, as mmdet's 1x schedules train.
-_base_ = ["coco_instance.py"]
+_base_ = ["coco_instance_1x.py"]
 
-train_pipeline = [
-    dict(type="opsin.LoadImage"),
-    dict(type="opsin.LoadObjects"),
-    dict(
-        type="opsin.Albumentations",
-        transforms=[
-            dict(type="HorizontalFlip", p=0.5),
-            dict(type="ShortestEdge", short=[800], longest=1333),
-        ],
-    ),
-    dict(type="opsin.PackDetection"),
-]
+train_pipeline = _base_.train_pipeline
+train_pipeline[1] = dict(type="opsin.LoadObjects")
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_evaluator = dict(kinds=("bbox",))
 test_evaluator = val_evaluator

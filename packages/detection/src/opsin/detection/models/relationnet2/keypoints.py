@@ -162,11 +162,7 @@ class KeyPointHead(BaseModule):
         """
         scores, positions, gathered = [], [], []
         for logits, offsets, level, stride in zip(*maps, features, self.strides, strict=True):
-            cells = logits.shape[-2] * logits.shape[-1]
-            best, place = (
-                local_maxima(logits.detach().sigmoid()).flatten(1).topk(min(self.keys_per_level, cells))
-            )
-            cell = place % cells
+            best, cell = self.best(local_maxima(logits.detach().sigmoid()), self.keys_per_level)
             grid = grid_points(logits.shape[-2:], stride, logits)[cell]
             scores.append(best)
             positions.append(grid + _at(offsets, cell).float() * stride)
@@ -177,6 +173,13 @@ class KeyPointHead(BaseModule):
             torch.cat(gathered, 1).take_along_dim(chosen, 1),
             torch.cat(positions, 1).take_along_dim(chosen, 1),
         )
+
+    @staticmethod
+    def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """The `count` largest of (N, classes, H, W), or one a cell: scores and cells (N, count)."""
+        cells = scores.shape[-2] * scores.shape[-1]
+        top, place = scores.flatten(1).topk(min(count, cells))
+        return top, place % cells
 
     def loss(self, maps: Mapping[str, PointMaps], instances: Sequence[InstanceData]) -> dict[str, Tensor]:
         """The losses of heat maps and offsets, each over the positives of all kinds and images.

@@ -103,8 +103,9 @@ def _published_detector(case: Case) -> Any:
     stem = PurePosixPath(case.built_with.get("config") or case.source.split(" in ")[-1].split()[0]).stem
     base, backbone = stem.split("_")[:2]
     name = f"{base}_{backbone}{'_dcn' if 'dcn' in stem else ''}_bvr"
-    model = detector(VARIANTS[name]["config"])
     tensors = _without_embedding(case.state_dict())
+    heat_map = next(t for n, t in tensors.items() if re.search(r"keypoint_cls_heads\.\w+\.\d+\.bias$", n))
+    model = detector(VARIANTS[name]["config"], num_classes=len(heat_map))
     for own in model.state_dict():  # a shared table has two names, of which cases list the first
         twin = own.replace("reg_transformer.relative", "cls_transformer.relative")
         if own not in tensors and twin in tensors:

@@ -1,10 +1,8 @@
 # SDANet on Mask R-CNN. Without the attention: model.neck.type=FPN.
 _base_ = [
-    "opsin::runtime.py",
+    "opsin.detection::runtime_mmdet.py",
     "_base_/mask_rcnn_r101.py",
     "_base_/pidray.py",
     "_base_/schedule_pidray.py",
 ]
 task = "xray_detection"
-default_scope = "mmdet"
-custom_hooks = [dict(type="opsin.CheckClassCount")]

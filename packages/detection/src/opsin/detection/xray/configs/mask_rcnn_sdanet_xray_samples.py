@@ -2,12 +2,10 @@
 _base_ = [
     "opsin.detection::mask_rcnn_tiny.py",
     "opsin.detection::schedule_scratch.py",
-    "opsin::runtime.py",
+    "opsin.detection::runtime_mmdet.py",
     "_base_/pidray.py",
 ]
 task = "xray_detection"
-default_scope = "mmdet"
-custom_hooks = [dict(type="opsin.CheckClassCount")]
 
 data_root = "data/xray_samples/"
 model = dict(

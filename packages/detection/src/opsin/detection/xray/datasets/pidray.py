@@ -65,9 +65,6 @@ class PIDray(CountsClasses, Dataset):
                 drop_bad_boxes=self.drop_bad_boxes,
                 lazy_init=True,
             )
-            found = read.load_data_list()
-            if not found:
-                raise UserError(f"{Path(self.data_root) / JSON_FILES[part]} names no picture")
-            entries += [{**entry, "subset": part} for entry in found]
+            entries += [{**entry, "subset": part} for entry in read.load_data_list()]
             self._metainfo["category_ids"] = read.metainfo["category_ids"]
         return [{**entry, "img_id": index} for index, entry in enumerate(entries, start=1)]
