@@ -16,6 +16,7 @@ from opsin.core.errors import UserError
 from opsin.core.parity import Case, find_adapter, run_case
 from opsin.core.published import load_published
 from opsin.segmentation.weakly_supervised.models.bas import BASVGG, BASMobileNet, BASResNet, BASSeeder
+from opsin.segmentation.weakly_supervised.models.bas.inception import BASInception
 from opsin.segmentation.weakly_supervised.models.bas.localizer import BASLocalizer
 from opsin.segmentation.weakly_supervised.models.bas.seeder import present_against_absent
 from opsin.segmentation.weakly_supervised.models.bas.suppression import Clamp, background_ratio, run_frozen
@@ -23,6 +24,7 @@ from opsin.segmentation.weakly_supervised.models.map_to_box import box_iou, enla
 
 CASES = sorted((Path(__file__).parent / "parity" / "bas").glob("*.json"))
 COUNTS = {
+    "bas_inceptionv3_cub": 51_686_768,
     "bas_mobilenet_cub": 23_210_192,
     "bas_resnet50_cub": 53_870_032,
     "bas_resnet50_ilsvrc": 62_063_632,
@@ -103,6 +105,35 @@ def test_vgg_adapter_runs_both_versions(tmp_path: Path, first: bool) -> None:
     assert got["map_topk"].shape == (2, 1, 8, 8) and got["score1"].shape == (2, 5)
     assert bool((got["score1"] >= 0).all()) or not first
     assert ((got["bas"] >= 0) & (got["bas"] <= 1)).all()
+
+
+def test_inception_keeps_stride_8_under_torchvisions_names() -> None:
+    with torch.device("meta"):
+        network = BASInception(5)
+        features = network.features(torch.empty(1, 3, 224, 224))
+        assert features.shape == (1, 768, 28, 28)
+        for module in network.upper_half():
+            features = module(features)
+        assert features.shape == (1, 2048, 14, 14)
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    assert shapes["Conv2d_4a_3x3.conv.weight"] == (192, 80, 3, 3)
+    assert shapes["Mixed_5b.branch5x5_2.conv.weight"] == (64, 48, 5, 5)
+    assert shapes["Mixed_6e.branch7x7dbl_5.conv.weight"] == (192, 192, 1, 7)
+    assert shapes["Mixed_7c.branch3x3dbl_3b.bn.running_var"] == (384,)
+
+
+def test_inception_adapter_measures_the_authors_way(tmp_path: Path) -> None:
+    network = BASInception(3)
+    case = altered(
+        tmp_path,
+        "wsol-mobilenet-cub",
+        network,
+        built_with={"num_classes": 3},
+        source="wpy1999/BAS-Extension@bd1bfa89 WSOL/Model/inception.py InceptionV3Cam",
+        what="top-k 2",
+    )
+    got = find_adapter(case)(case)
+    assert got["map_topk"].shape == (2, 1, 8, 8) and torch.isfinite(got["score1"]).all()
 
 
 def test_resnet_adapter_takes_other_depths_and_classes(tmp_path: Path) -> None:

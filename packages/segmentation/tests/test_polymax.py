@@ -24,7 +24,11 @@ from opsin.registry import MODELS
 from opsin.segmentation.dense_prediction.models import PolyMax
 from opsin.segmentation.dense_prediction.models.polymax import KMaxDecoder, PixelDecoder, cluster_sums
 from opsin.segmentation.dense_prediction.models.polymax.kmax_decoder import Clusters
-from opsin.segmentation.dense_prediction.models.polymax.pixel_decoder import AxisAttention, RelativePositions
+from opsin.segmentation.dense_prediction.models.polymax.pixel_decoder import (
+    AxisAttention,
+    RelativePositions,
+    ResizedFuse,
+)
 
 CASES = sorted((Path(__file__).parent / "parity" / "polymax").glob("*.json"))
 CLASSES = 3
@@ -279,3 +283,10 @@ def test_auxiliary_masks_align_their_corners_where_the_height_is_odd() -> None:
     for size in ((5, 8), (4, 9)):
         wanted = F.interpolate(masks, size, mode="bilinear", align_corners=size[0] == 5)
         assert torch.equal(clusters.resized(size).mask_logits, wanted)
+
+
+@pytest.mark.parametrize("width", [4, 5])
+def test_fuse_aligns_corners_where_the_coarse_width_is_odd(width: int) -> None:
+    low, high = torch.randn(1, 8, 5, width), torch.zeros(1, 8, 9, 9)
+    aligned = F.interpolate(low, (9, 9), mode="bilinear", align_corners=width == 5)
+    torch.testing.assert_close(ResizedFuse(8, 8, 8)(low, high), aligned)

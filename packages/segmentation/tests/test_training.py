@@ -130,6 +130,10 @@ def small_ade20k(name: str, data: Path) -> Config:
     if cfg.model.backbone.type == "opsin.VisionMamba":
         dims = [16] * 4
         cfg.model.backbone.update(arch={"depth": 4, "embed_dim": 16}, img_size=64)
+    elif cfg.model.backbone.type == "opsin.AgentSwin":
+        arch = {"depths": [1] * 4, "num_heads": [1] * 4, "agent_num": [4] * 4, "attn_type": "AAAB"}
+        cfg.model.backbone.update(arch={"embed_dim": 8, **arch}, window_size=3)
+        dims = [8, 16, 32, 64]
     else:
         cfg.model.backbone.arch = {"depths": [1, 1, 1, 1], "dims": dims}
     cfg.model.decode_head.update(in_channels=dims, channels=16)
@@ -149,7 +153,9 @@ def small_ade20k(name: str, data: Path) -> Config:
     return cfg
 
 
-@pytest.mark.parametrize("name", ["upernet_convnext_tiny_ade20k", "upernet_vim_tiny_ade20k"])
+@pytest.mark.parametrize(
+    "name", ["upernet_convnext_tiny_ade20k", "upernet_vim_tiny_ade20k", "upernet_agent_swin_tiny_ade20k"]
+)
 def test_ade20k_recipe_trains_and_tests_on_its_layout(name: str, tmp_path: Path) -> None:
     write_ade20k(tmp_path / "data")
     cfg = small_ade20k(name, tmp_path / "data")

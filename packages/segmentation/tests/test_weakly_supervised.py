@@ -392,6 +392,7 @@ def test_sample_data_are_reproducible(data: Path, tmp_path: Path) -> None:
     [
         ("bas_resnet50_cub", 53_870_032),
         ("bas_mobilenet_cub", 23_210_192),
+        ("bas_inceptionv3_cub", 51_686_768),
         ("bas_vgg16_cub", 29_999_312),
         ("bas_resnet50_voc", 23_733_312),
     ],

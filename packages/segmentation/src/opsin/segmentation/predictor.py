@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 from numpy.typing import NDArray
 
 from opsin.core.data import write_image
-from opsin.core.engine.predictor import Predictor, Source, write_json
+from opsin.core.engine.predictor import Source, write_json
+from opsin.core.engine.tiled import Piece, TiledPredictor
+from opsin.segmentation.tiling import stitched
 from opsin.segmentation.visualization import class_areas, distinct_colours, draw_semantic
 
 Rgb = NDArray[np.uint8]
 
 
-class SegmentationPredictor(Predictor):
+class SegmentationPredictor(TiledPredictor):
     """Writes index masks, pictures, and a json.
 
     * `masks/NAME.png`: a pixel is the index of its class, as in the training masks of the plain layout;
@@ -25,9 +32,15 @@ class SegmentationPredictor(Predictor):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        count = int(self.model.decode_head.num_classes)
+        head = getattr(self.model, "decode_head", None) or self.model.bbox_head
+        count = int(head.num_classes)
         self.classes = tuple(self.meta.get("classes") or (f"class {i}" for i in range(count)))
         self.palette = self.meta.get("palette") or distinct_colours(count).tolist()
+
+    def joined(self, pieces: Iterable[Piece], size: tuple[int, int]) -> SegDataSample:
+        """The label map of a picture from those of its tiles."""
+        labels = stitched((replace(piece, result=label_map(piece.result)) for piece in pieces), size)
+        return SegDataSample(pred_sem_seg=PixelData(data=torch.from_numpy(labels)[None]))
 
     def record(self, result: Any, image: Rgb, path: Path) -> dict[str, Any]:
         """Size of the picture and pixels of every class that was found in it."""

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.structures import BaseDataElement, PixelData
 from numpy.typing import NDArray
 
 from opsin.core.data import write_image
-from opsin.core.engine.predictor import Predictor, Source, write_json
+from opsin.core.engine.predictor import Source, write_json
+from opsin.core.engine.tiled import Piece, TiledPredictor
+from opsin.core.errors import UserError
 from opsin.segmentation.dense_prediction.datasets.nyuv2 import MILLIMETRES, encode_normals
 from opsin.segmentation.dense_prediction.visualization import draw_depth, draw_normals
 from opsin.segmentation.instances import coco_results, draw_instances
+from opsin.segmentation.tiling import blended, stitched
 from opsin.segmentation.visualization import class_areas, distinct_colours, draw_semantic
 
 Rgb = NDArray[np.uint8]
 LARGEST_DEPTH = 65535 / MILLIMETRES  # metres that 16 bits hold
 
 
-class DensePredictor(Predictor):
+class DensePredictor(TiledPredictor):
     """Writes what the model gives, in the forms that the data sets have.
 
     * `depth/NAME.png`: 16-bit millimetres; the picture has the depth in colours and a scale in metres;
@@ -35,6 +44,26 @@ class DensePredictor(Predictor):
         self.classes = tuple(self.meta.get("classes") or (f"class {i}" for i in range(count)))
         self.palette = self.meta.get("palette") or distinct_colours(len(self.classes)).tolist()
         self.category_ids = self.meta.get("category_ids") or range(1, len(self.classes) + 1)
+
+    def joined(self, pieces: Iterable[Piece], size: tuple[int, int]) -> BaseDataElement:
+        """The map of a picture from those of its tiles: depth and normals blend, label maps are stitched.
+
+        Raises:
+            UserError: for a model that finds objects.
+        """
+        pieces = iter(pieces)
+        first = next(pieces)
+        every = chain([first], pieces)
+        if "pred_instances" in first.result:
+            raise UserError("this model's objects can't be joined over tiles", "leave tiles.size unset")
+        if "pred_sem_seg" in first.result:
+            labels = stitched((replace(p, result=_labels(p.result)) for p in every), size)
+            return BaseDataElement(pred_sem_seg=PixelData(data=torch.from_numpy(labels)[None]))
+        name = "pred_depth_map" if "pred_depth_map" in first.result else "pred_normals"
+        maps = (replace(p, result=p.result.get(name).data.cpu().numpy()) for p in every)
+        whole = torch.from_numpy(blended(maps, size, len(first.result.get(name).data)))
+        joined = whole if name == "pred_depth_map" else F.normalize(whole, dim=0)
+        return BaseDataElement(**{name: PixelData(data=joined)})
 
     def record(self, result: Any, image: Rgb, path: Path) -> dict[str, Any]:
         """Size of the picture; nearest, median and farthest depth; share of every class."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from mmengine.structures import BaseDataElement, PixelData
 from numpy.typing import NDArray
 
 from opsin.core.data import write_image
-from opsin.core.engine.predictor import Predictor, Source, write_json
+from opsin.core.engine.predictor import Source, write_json
+from opsin.core.engine.tiled import Piece, TiledPredictor
 from opsin.segmentation.instances import coco_results
+from opsin.segmentation.panoptic import tiling
 from opsin.segmentation.panoptic.segments import Segment, colours, segments_info, segments_of
 from opsin.segmentation.panoptic.visualization import draw_panoptic
 from opsin.segmentation.visualization import distinct_colours
@@ -19,7 +24,7 @@ from opsin.segmentation.visualization import distinct_colours
 Rgb = NDArray[np.uint8]
 
 
-class PanopticPredictor(Predictor):
+class PanopticPredictor(TiledPredictor):
     """Writes what COCO's tools read.
 
     * `panoptic/NAME.png`: segment ids as colours, a shade of the class's colour for every thing;
@@ -28,7 +33,8 @@ class PanopticPredictor(Predictor):
     * `pictures/NAME.png`: overlay and legend.
 
     Category ids are those of the training data, counted from 1 if the checkpoint does not say them. For
-    videos there are no PNGs, only pictures and segments of every frame.
+    videos there are no PNGs, only pictures and segments of every frame. Of pictures that were cut into tiles
+    there are no instances: the scores of an object's parts would not be those of the object.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -42,8 +48,14 @@ class PanopticPredictor(Predictor):
     def _head(self) -> Any:
         return getattr(self.model, "panoptic_fusion_head", None) or self.model.bbox_head
 
+    def joined(self, pieces: Iterable[Piece], size: tuple[int, int]) -> BaseDataElement:
+        """The panoptic map of a picture from those of its tiles."""
+        maps = (replace(piece, result=_panoptic(piece.result)) for piece in pieces)
+        whole = tiling.joined(maps, size, int(self._head().num_things_classes))
+        return BaseDataElement(pred_panoptic_seg=PixelData(sem_seg=torch.from_numpy(whole)[None]))
+
     def _segments(self, result: Any) -> tuple[NDArray[Any], list[Segment]]:
-        panoptic = result.pred_panoptic_seg.sem_seg[0].cpu().numpy()
+        panoptic = _panoptic(result)
         return panoptic, segments_of(panoptic, self.num_classes, self.palette)
 
     def sources(self, inputs: Sequence[Path]) -> list[Source]:
@@ -101,3 +113,8 @@ class PanopticPredictor(Predictor):
             {"id": int(number), "name": name, "isthing": int(label < things)}
             for label, (number, name) in enumerate(numbered)
         ]
+
+
+def _panoptic(result: Any) -> NDArray[Any]:
+    panoptic: NDArray[Any] = result.pred_panoptic_seg.sem_seg[0].cpu().numpy()
+    return panoptic

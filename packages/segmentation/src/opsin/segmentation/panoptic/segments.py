@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 INSTANCE_OFFSET = 1000  # of panoptic maps, as mmdet has them: label + 1000 · instance
 SHADES = 32  # the most that a shade differs from its class's colour, in each channel
@@ -56,16 +57,17 @@ def segments_of(panoptic: NDArray[Any], classes: int, palette: Sequence[Sequence
     """
     found: list[Segment] = []
     taken: set[tuple[int, int, int]] = {(0, 0, 0)}  # black is id 0, no segment
-    for value in np.unique(panoptic).tolist():
+    values, numbered = np.unique(panoptic, return_inverse=True)
+    numbered = numbered.reshape(panoptic.shape) + 1
+    areas = np.bincount(numbered.ravel())[1:].tolist()
+    for value, area, (rows, columns) in zip(values.tolist(), areas, find_objects(numbered), strict=True):
         label, instance = value % INSTANCE_OFFSET, value // INSTANCE_OFFSET
         if label >= classes:
             continue
         colour = _free_colour(palette[label], taken, value)
         taken.add(colour)
-        rows, columns = np.nonzero(panoptic == value)
-        left, top = int(columns.min()), int(rows.min())
-        bbox = (left, top, int(columns.max()) - left + 1, int(rows.max()) - top + 1)
-        found.append(Segment(value, label, instance, colour, len(rows), bbox))
+        bbox = (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
+        found.append(Segment(value, label, instance, colour, area, bbox))
     return found
 
 

@@ -3,6 +3,7 @@ _base_ = ["opsin::runtime.py"]
 
 task = "segmentation"
 default_scope = "opsin"
+tiles = dict(size=None, overlap=128)  # predict cuts pictures larger than a size that is given
 
 test_pipeline = [
     dict(type="opsin.LoadImage"),

@@ -7,5 +7,6 @@ from opsin.segmentation.panoptic.datasets.coco_panoptic import (
     check_ids,
     read_ids,
 )
+from opsin.segmentation.panoptic.datasets.mask_regions import RegionsAsObjects
 
-__all__ = ["CocoPanoptic", "LoadPanoptic", "PackPanoptic", "check_ids", "read_ids"]
+__all__ = ["CocoPanoptic", "LoadPanoptic", "PackPanoptic", "RegionsAsObjects", "check_ids", "read_ids"]

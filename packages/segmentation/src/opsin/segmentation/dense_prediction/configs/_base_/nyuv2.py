@@ -3,7 +3,15 @@ _base_ = ["opsin::runtime.py"]
 
 task = "dense_prediction"
 default_scope = "opsin"
+tiles = dict(size=None, overlap=128)  # predict cuts pictures larger than a size that is given
 data_root = "data/nyuv2/"
+
+rescale = dict(type="opsin.RandomScaleDense", low=0.5, high=2.0)
+crop = dict(type="opsin.RandomCropDense", size=(481, 641))
+colours = dict(
+    type="opsin.Albumentations",
+    transforms=[dict(type="ColorJitter", brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05, p=0.8)],
+)
 
 train_dataloader = dict(
     batch_size=8,

@@ -1,24 +1,24 @@
 # Classes of NYUv2: what is read, predicted and measured.
 _base_ = ["./nyuv2.py"]
 
+load = dict(type="opsin.LoadMask")
 train_pipeline = [
     dict(type="opsin.LoadImage"),
-    dict(type="opsin.LoadMask"),
-    dict(type="opsin.RandomScaleDense", low=0.5, high=2.0),
-    dict(type="opsin.RandomCropDense", size=(481, 641)),
+    load,
+    {{_base_.rescale}},
+    {{_base_.crop}},
     dict(type="opsin.RandomFlipDense"),
-    dict(
-        type="opsin.Albumentations",
-        transforms=[dict(type="ColorJitter", brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05, p=0.8)],
-    ),
+    {{_base_.colours}},
     dict(type="opsin.PackDense"),
 ]
-test_pipeline = [dict(type="opsin.LoadImage"), dict(type="opsin.LoadMask"), dict(type="opsin.PackDense")]
 train_dataloader = dict(
     dataset=dict(data_prefix=dict(rgb="train/rgb", labels="train/labels"), pipeline=train_pipeline)
 )
 val_dataloader = dict(
-    dataset=dict(data_prefix=dict(rgb="val/rgb", labels="val/labels"), pipeline=test_pipeline)
+    dataset=dict(
+        data_prefix=dict(rgb="val/rgb", labels="val/labels"),
+        pipeline=[dict(type="opsin.LoadImage"), load, dict(type="opsin.PackDense")],
+    )
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type="mmseg.IoUMetric", iou_metrics=["mIoU"])

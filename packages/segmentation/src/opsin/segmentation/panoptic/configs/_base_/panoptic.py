@@ -3,6 +3,7 @@ _base_ = ["opsin::runtime.py"]
 
 task = "panoptic"
 default_scope = "opsin"
+tiles = dict(size=None, overlap=128)  # predict cuts pictures larger than a size that is given
 
 train_dataloader = dict(
     batch_size=1,

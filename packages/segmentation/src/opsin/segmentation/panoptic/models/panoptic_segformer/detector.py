@@ -86,7 +86,7 @@ class PanopticSegFormer(BaseDetector):
         return losses
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: list[Any], rescale: bool = True) -> list[Any]:
-        """The samples with `pred_panoptic_seg` and `pred_instances`.
+        """The samples with `pred_panoptic_seg` and `pred_instances`, or with `pred_sem_seg` (`Inference`).
 
         Args:
             batch_inputs: (B, 3, height, width), normalised and padded.
@@ -97,8 +97,9 @@ class PanopticSegFormer(BaseDetector):
         for sample in batch_data_samples:
             sample.set_metainfo({"batch_input_shape": tuple(batch_inputs.shape[-2:])})
         results = self.bbox_head.predict(self.extract_feat(batch_inputs), batch_data_samples, rescale)
-        for sample, (panoptic, instances) in zip(batch_data_samples, results, strict=True):
-            sample.pred_panoptic_seg, sample.pred_instances = panoptic, instances
+        for sample, found in zip(batch_data_samples, results, strict=True):
+            for name, values in found.items():
+                setattr(sample, name, values)
         return batch_data_samples
 
     def _forward(

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.model import BaseModule
-from mmengine.structures import InstanceData, PixelData
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from opsin.registry import MODELS
@@ -196,11 +196,11 @@ class PanopticSegFormerHead(BaseModule):
 
     def predict(
         self, maps: Sequence[Tensor], batch_data_samples: list[Any], rescale: bool = True
-    ) -> list[tuple[PixelData, InstanceData]]:
-        """Panoptic map and things of each picture; see `Inference`."""
+    ) -> list[dict[str, BaseDataElement]]:
+        """Each picture's results by name; see `Inference`."""
         raw = self.raw(maps, padding_of(batch_data_samples, maps[0].device))
         return [
-            self.inference(Raw(*of_image), sample.metainfo, rescale=rescale)
+            self.inference.results(Raw(*of_image), sample.metainfo, rescale=rescale)
             for *of_image, sample in zip(*raw, batch_data_samples, strict=True)
         ]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
-from mmengine.structures import InstanceData, PixelData
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import Tensor
 
 from opsin.segmentation.panoptic.merging import MaskwiseMerging, binarise
@@ -46,12 +46,14 @@ class Inference:
         num_things: thing classes; stuff classes are numbered after them.
         max_per_img: pairs of query and class that are kept; a query may appear twice.
         mask_threshold: a pixel above it belongs to a mask.
+        semantic: a map of classes is the result, instead of panoptic map and instances.
         merging: the mask-wise merging.
     """
 
     num_things: int
     max_per_img: int = 100
     mask_threshold: float = 0.5
+    semantic: bool = False
     merging: MaskwiseMerging = field(default_factory=MaskwiseMerging)
 
     @classmethod
@@ -65,7 +67,32 @@ class Inference:
         """Scores, labels and query numbers (B, k) of the best pairs in class logits (B, Q, classes)."""
         flat = cls_scores.sigmoid().flatten(1)
         scores, places = flat.topk(min(self.max_per_img, flat.shape[1]))
-        return scores, places % self.num_things, places // self.num_things
+        things = max(1, self.num_things)
+        return scores, places % things, places // things
+
+    def results(
+        self, raw: Raw, meta: Mapping[str, Any], *, rescale: bool = True
+    ) -> dict[str, BaseDataElement]:
+        """One picture's results under the names that they have in a data sample; arguments of `__call__`."""
+        if self.semantic:
+            return {"pred_sem_seg": PixelData(data=self.classes(raw, meta, rescale=rescale)[None])}
+        panoptic, instances = self(raw, meta, rescale=rescale)
+        return {"pred_panoptic_seg": panoptic, "pred_instances": instances}
+
+    def classes(self, raw: Raw, meta: Mapping[str, Any], *, rescale: bool = True) -> Tensor:
+        """The class of every pixel, (H, W): that of the highest score times soft mask, which is cut at 1.
+
+        The best mask of a class counts, not their sum as in MaskFormer: a query may be among the kept pairs
+        many times with low scores.
+        """
+        masks = torch.cat([raw.thing_masks, raw.stuff_masks]).float().clamp(max=1)
+        scores = torch.cat([raw.scores, raw.stuff_scores]).float()
+        stuff = torch.arange(len(raw.stuff_scores), device=raw.labels.device)
+        labels = torch.cat([raw.labels, self.num_things + stuff])
+        values = masks.new_zeros(self.num_things + len(stuff), *masks.shape[1:])
+        owners = labels[:, None, None].expand_as(masks)
+        best = values.scatter_reduce(0, owners, scores[:, None, None] * masks, "amax")
+        return resizer(meta, rescale=rescale)(best).argmax(0)
 
     def __call__(
         self, raw: Raw, meta: Mapping[str, Any], *, rescale: bool = True

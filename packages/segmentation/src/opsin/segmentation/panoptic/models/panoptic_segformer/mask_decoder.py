@@ -80,11 +80,11 @@ class AttentionMasks(nn.Module):
         mixed: Tensor = last.bias
         for size, level, layer, share in zip(sizes, levels, layers, shares, strict=True):
             channels = layer.weight @ level.flatten(2) + layer.bias[:, None]
-            one = (share @ channels.relu()).view(len(level), -1, *size)
+            one = (share @ channels.relu()).view(-1, 1, *size)  # there may be no query, but one channel
             if size != sizes[0]:
                 one = F.interpolate(one, size=sizes[0], mode="bilinear", align_corners=False)
             mixed = mixed + one
-        return mixed.relu()
+        return mixed.relu().view(*logits.shape[::2], *sizes[0])
 
     def forward(self, query: Tensor, memory: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
         """The masks (B, N, H, W) of queries (B, N, C) in a memory (B, T, C) of levels of these sizes."""

@@ -1,9 +1,7 @@
 # Seeds from image labels; a config adds the model's sizes and the schedule.
 # Data: a folder in the layout of VOC 2012 (see opsin.segmentation.weakly_supervised.datasets.voc).
-_base_ = ["opsin::runtime.py"]
+_base_ = ["./image_labels.py"]
 
-task = "weakly_supervised"
-default_scope = "opsin"
 data_root = "data/VOC2012/"
 train_pipeline = [
     dict(type="opsin.LoadImage"),
@@ -27,30 +25,15 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=16,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(type="opsin.VOCLabels", data_root=data_root, split="train", pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="opsin.VOCLabels", data_root=data_root, split="train", pipeline=test_pipeline, test_mode=True
-    ),
+    dataset=dict(type="opsin.VOCLabels", data_root=data_root, split="train", pipeline=test_pipeline),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type="mmseg.IoUMetric", iou_metrics=["mIoU"])
 test_evaluator = val_evaluator
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
 default_hooks = dict(checkpoint=dict(save_best="mIoU", rule="greater"))
 
-model = dict(
-    type="opsin.SeedGeneration",
-    data_preprocessor=dict(
-        type="ImgDataPreprocessor", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
-    ),
-)
+model = dict(type="opsin.SeedGeneration")

@@ -3,9 +3,10 @@
 from opsin.core.models import register_models
 from opsin.segmentation.weakly_supervised.models.bas import published
 from opsin.segmentation.weakly_supervised.models.bas.backbones import BASVGG, BASMobileNet, BASResNet
+from opsin.segmentation.weakly_supervised.models.bas.inception import BASInception
 from opsin.segmentation.weakly_supervised.models.bas.seeder import BASSeeder
 
-__all__ = ["BASVGG", "BASMobileNet", "BASResNet", "BASSeeder", "published"]
+__all__ = ["BASVGG", "BASInception", "BASMobileNet", "BASResNet", "BASSeeder", "published"]
 
 register_models(
     "bas",
@@ -13,5 +14,6 @@ register_models(
     {"bas_resnet50_cub": {"num_classes": 200}, "bas_resnet50_ilsvrc": {"num_classes": 1000}},
 )
 register_models("bas", BASVGG, {"bas_vgg16_cub": {"num_classes": 200}})
+register_models("bas", BASInception, {"bas_inceptionv3_cub": {"num_classes": 200}})
 register_models("bas", BASMobileNet, {"bas_mobilenet_cub": {"num_classes": 200}})
 register_models("bas", BASSeeder, {"bas_resnet50_voc": {"num_classes": 20}})

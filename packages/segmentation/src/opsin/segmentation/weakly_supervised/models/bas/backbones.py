@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,8 +13,8 @@ from opsin.segmentation.weakly_supervised.models.bas.localizer import (
     CLASSIFIER_WIDTH,
     BASLocalizer,
     init_heads,
+    version_settings,
 )
-from opsin.segmentation.weakly_supervised.models.bas.suppression import Clamp
 
 HALVING = nn.MaxPool2d(2)
 
@@ -74,7 +73,7 @@ class BASResNet(BASLocalizer, ResNetStem):
             8 * base_channels * expansion,
             num_classes,
             classifier_width=classifier_width,
-            **_version(clamp_value, first_version),
+            **version_settings(clamp_value, first_version),
         )
         self.add_resnet(depth, (1, 2, 1, 1), base_channels)
         init_heads(self)
@@ -86,12 +85,6 @@ class BASResNet(BASLocalizer, ResNetStem):
     def upper_half(self) -> Sequence[nn.Module]:
         """Max pool and the fourth stage."""
         return HALVING, self.layer4
-
-
-def _version(clamp_value: float, first: bool) -> dict[str, Any]:
-    """Arguments of `BASLocalizer` for the first version or the extension."""
-    clamp = Clamp(0.0, equal=True) if first else Clamp(clamp_value)
-    return {"clamp": clamp, "relu_class_maps": first}
 
 
 MOBILE_WIDTHS = (64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
@@ -142,7 +135,7 @@ class BASMobileNet(BASLocalizer):
             widths[-1],
             num_classes,
             classifier_width=classifier_width,
-            **_version(clamp_value, first_version),
+            **version_settings(clamp_value, first_version),
         )
         stem = nn.Sequential(nn.Conv2d(3, first, 3, 2, 1, bias=False), nn.BatchNorm2d(first), nn.ReLU())
         sizes = zip([first, *widths], widths, MOBILE_STRIDES, strict=False)
@@ -194,7 +187,7 @@ class BASVGG(BASLocalizer):
             widths[4][-1],
             num_classes,
             classifier_width=classifier_width,
-            **_version(clamp_value, first_version),
+            **version_settings(clamp_value, first_version),
         )
         before = 3
         self.convs = [len(block) for block in widths]

@@ -7,6 +7,7 @@ the classifier give class maps A (B, K, h', w') of stride 16, whose means are th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -121,3 +122,9 @@ def init_heads(network: nn.Module) -> None:
             nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def version_settings(clamp_value: float, first: bool) -> dict[str, Any]:
+    """Arguments of `BASLocalizer` for the first version (CVPR 2022) or the extension."""
+    clamp = Clamp(0.0, equal=True) if first else Clamp(clamp_value)
+    return {"clamp": clamp, "relu_class_maps": first}

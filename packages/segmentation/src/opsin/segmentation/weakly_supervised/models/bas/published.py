@@ -13,6 +13,7 @@ from torch import Tensor
 from opsin.core.parity import Case, adapter
 from opsin.core.published import place
 from opsin.segmentation.weakly_supervised.models.bas.backbones import BASVGG, BASMobileNet, BASResNet
+from opsin.segmentation.weakly_supervised.models.bas.inception import BASInception
 from opsin.segmentation.weakly_supervised.models.bas.localizer import BASLocalizer
 from opsin.segmentation.weakly_supervised.models.bas.seeder import BASSeeder
 from opsin.segmentation.weakly_supervised.models.map_to_box import box_iou, enlarged, largest_box, normalized
@@ -89,6 +90,11 @@ def _mobilenet(case: Case) -> dict[str, Tensor]:
 @adapter("bas", r"vgg\.py \w+")
 def _vgg(case: Case) -> dict[str, Tensor]:
     return _localizer(case, BASVGG(**_settings(case)), "vgg")
+
+
+@adapter("bas", r"(?i)inception\w*\.py \w+")
+def _inception(case: Case) -> dict[str, Tensor]:
+    return _localizer(case, BASInception(**_settings(case)), "inception")
 
 
 @adapter("bas", r"resnet50_bas\.py ResNetCam\b")
