@@ -2,9 +2,12 @@
 
     python benchmarks/picture_codec.py rate  CONFIG CHECKPOINT PICTURES… [--out CURVES.png]
     python benchmarks/picture_codec.py speed CONFIG [CHECKPOINT] PICTURE
+    python benchmarks/picture_codec.py peer  PICTURE        (where CompressAI is installed)
     python benchmarks/picture_codec.py fuzz  [--inputs 100000]
 
-Times are CPU time of one thread. `fuzz` decodes damaged files with a network of a few thousand weights.
+Times are CPU time of one thread. Without a checkpoint `speed` takes random weights, changed so that the file
+has the rate of a trained network's; `peer` does the same with CompressAI's mbt2018-mean. `fuzz` decodes
+damaged files with a network of a few thousand weights.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import math
 import resource
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from time import process_time
@@ -29,7 +32,7 @@ from PIL import Image
 from opsin.core.data.image import read_image
 from opsin.core.engine.config import build_model, load_config
 from opsin.core.errors import UserError
-from opsin.restoration.compression.bitstream.codec import Codec, to_picture
+from opsin.restoration.compression.bitstream.codec import Codec, to_input, to_picture
 from opsin.restoration.compression.bitstream.container import CompressedPicture, Streams
 from opsin.restoration.compression.bitstream.context import FixedPointContext, FloatContext
 from opsin.restoration.compression.compressor import load_codec
@@ -38,10 +41,12 @@ from opsin.restoration.compression.visualization import plot_curves
 from opsin.restoration.metrics import psnr
 
 Picture = NDArray[np.uint8]
+OPTIMISED = "JPEG, optimised"  # progressive, with Huffman tables of its own
 QUALITIES: dict[str, tuple[int, ...]] = {
-    "JPEG": (1, 3, 5, 8, 12, 20, 35, 60),
-    "WEBP": (0, 2, 5, 10, 20, 40, 60),
-    "AVIF": (5, 10, 15, 20, 30, 45, 60),
+    "JPEG": (1, 2, 3, 5, 8, 12, 20, 35),
+    OPTIMISED: (1, 2, 3, 5, 8, 12, 20, 35),
+    "WEBP": (0, 2, 5, 10, 20, 40),
+    "AVIF": (5, 10, 15, 20, 30, 45),
 }
 FUZZED = dict(
     width=8,
@@ -54,13 +59,17 @@ FUZZED = dict(
     num_heads=2,
 )
 LARGEST_FUZZED = 2**16
+RATE, SCALE = 0.25, 0.3  # bits a pixel, and standard deviation of latents, where weights are random
 
 
 def stored(picture: Picture, form: str, quality: int) -> tuple[int, Picture, float, float]:
     """Bytes, decoded picture, and seconds of encoding and decoding of Pillow's codecs."""
     content = io.BytesIO()
     start = process_time()
-    Image.fromarray(picture).save(content, form, quality=quality)
+    optimised = form == OPTIMISED
+    Image.fromarray(picture).save(
+        content, form.split(",")[0], quality=quality, optimize=optimised, progressive=optimised
+    )
     encoded = process_time()
     decoded = np.array(Image.open(io.BytesIO(content.getvalue())).convert("RGB"))
     return len(content.getvalue()), decoded, encoded - start, process_time() - encoded
@@ -122,28 +131,98 @@ def timed(function: Any, *arguments: Any) -> tuple[Any, float]:
     return result, process_time() - start
 
 
+def matched(bits: Callable[[float], float], pixels: int) -> None:
+    """Finds the gain of a latent for which `bits` of the gain are `RATE` a pixel, by bisection."""
+    low, high = 0.0, 12.0  # of its logarithm to the base 2
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (middle, high) if bits(2**middle) < RATE * pixels else (low, middle)
+
+
+def with_gain(layer: torch.nn.Conv2d) -> Callable[[float], None]:
+    """Sets the weights of `layer` to a multiple of what they are now."""
+    weight = layer.weight.detach().clone()
+
+    def scale(gain: float) -> None:
+        layer.weight.data = weight * gain
+
+    return scale
+
+
+def plausible(network: SegPIC, x: torch.Tensor) -> SegPIC:
+    """Random weights with a trained network's rate: small scales, and latents that are as large as these."""
+    last = network.get_submodule("basic_E.3.scales_bias.2")
+    assert isinstance(last, torch.nn.Conv2d)
+    for net in network.cc_scale_transforms:
+        assert isinstance(net, torch.nn.Sequential)
+        list(net.parameters())[-1].data.fill_(SCALE)
+    scale = with_gain(last)
+
+    def bits(gain: float) -> float:
+        scale(gain)
+        with torch.inference_mode():
+            return float(-network(x)["likelihood_y"].log2().sum())
+
+    matched(bits, x[0, 0].numel())
+    return network
+
+
 def measure_speed(config: str, checkpoint: Path | None, path: Path) -> None:
     picture = read_image(path)
-    megapixels = picture[..., 0].size / 1e6
     if checkpoint is None:
         torch.manual_seed(0)
-        network = build_model(load_config(config)).network
+        network = plausible(build_model(load_config(config)).network.eval(), crop(picture))
     else:
         network = load_codec(config, checkpoint).network
     for context in (FixedPointContext, FloatContext):
         codec, making = timed(lambda kind=context: Codec(network, kind(network)))
-        codec.encode(picture[:64, :64])
+        codec.decode(codec.encode(picture[:64, :64]))
         data, encoding = timed(codec.encode, picture)
         _, decoding = timed(codec.decode, data)
-        print(
-            f"{context.__name__}: making {making:.2f} s; a megapixel: encoding {encoding / megapixels:.2f} s,"
-            f" decoding {decoding / megapixels:.2f} s; {len(data)} bytes"
-        )
+        print_speed(context.__name__, picture, encoding, decoding, len(data), making)
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB in all")
-    for form in QUALITIES:
-        size, _, encoding, decoding = stored(picture, form, 20)
-        times = f"encoding {encoding / megapixels:.3f} s, decoding {decoding / megapixels:.3f} s"
-        print(f"{form}: {times}, {size} bytes")
+    for form, quality in (("JPEG", 8), ("WEBP", 2), ("AVIF", 20)):
+        size, _, encoding, decoding = stored(picture, form, quality)
+        print_speed(form, picture, encoding, decoding, size)
+
+
+def crop(picture: Picture) -> torch.Tensor:
+    middle = picture[picture.shape[0] // 2 :, picture.shape[1] // 2 :][:128, :128]
+    return to_input(np.ascontiguousarray(middle))
+
+
+def print_speed(
+    name: str, picture: Picture, encoding: float, decoding: float, size: int, making: float = 0
+) -> None:
+    pixels = picture[..., 0].size
+    encoding, decoding = (1e6 * seconds / pixels for seconds in (encoding, decoding))
+    times = f"a megapixel: encoding {encoding:.3f} s, decoding {decoding:.3f} s"
+    print(f"{name}: {times}; {8 * size / pixels:.3f} bpp; once {making:.2f} s", flush=True)
+
+
+def measure_peer(path: Path) -> None:
+    """CompressAI's mbt2018-mean as its own code runs it, with random weights at the same rate."""
+    from compressai.models import MeanScaleHyperprior
+
+    picture = read_image(path)
+    torch.manual_seed(0)
+    network = MeanScaleHyperprior(128, 192).eval()  # mbt2018-mean at its four lower rates
+    network.h_s[-1].bias.data[:192] = SCALE
+    scale, x = with_gain(network.g_a[-1]), crop(picture)
+
+    def bits(gain: float) -> float:
+        scale(gain)
+        with torch.inference_mode():
+            return float(-network(x)["likelihoods"]["y"].log2().sum())
+
+    matched(bits, x[0, 0].numel())
+    _, making = timed(network.update)
+    with torch.inference_mode():
+        network.decompress(**network.compress(x))
+        coded, encoding = timed(lambda: network.compress(to_input(picture)))
+        _, decoding = timed(lambda: network.decompress(**coded))
+    size = sum(len(strings[0]) for strings in coded["strings"])
+    print_speed("mbt2018-mean", picture, encoding, decoding, size, making)
 
 
 def damaged(file: bytes, model: bytes, rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:
@@ -216,6 +295,8 @@ def main() -> None:
     speed.add_argument("config")
     speed.add_argument("checkpoint", type=Path, nargs="?")
     speed.add_argument("picture", type=Path)
+    peer = commands.add_parser("peer")
+    peer.add_argument("picture", type=Path)
     fuzzing = commands.add_parser("fuzz")
     fuzzing.add_argument("--inputs", type=int, default=100_000)
     given = parser.parse_args()
@@ -224,6 +305,8 @@ def main() -> None:
         measure_rate(given.config, given.checkpoint, given.pictures, given.out)
     elif given.command == "speed":
         measure_speed(given.config, given.checkpoint, given.picture)
+    elif given.command == "peer":
+        measure_peer(given.picture)
     else:
         fuzz(given.inputs)
 

@@ -272,6 +272,24 @@ def test_a_folder_of_pictures_needs_no_masks(data):
     assert len(dataset) == 6 and "mask_path" not in dataset[0]
 
 
+def test_pictures_in_memory_are_read_once(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    write_image(tmp_path / "one.png", picture)
+    pipeline = [dict(type="opsin.LoadImage"), dict(type="opsin.PackCompression")]
+    dataset = RegionPictureDataset(data_root=str(tmp_path), pipeline=pipeline, in_memory=True)
+    (tmp_path / "one.png").unlink()
+    assert np.array_equal(dataset[0]["inputs"].permute(1, 2, 0).numpy(), picture)
+
+
+def test_the_loss_may_have_a_grid_of_its_own():
+    network, x = load_config(CONFIG).model.network, torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+    model = ImageCompressor(network, trade_off=0.01, grid=4, train_grid=1).eval()
+    same = ImageCompressor(network, trade_off=0.01, grid=1).eval()
+    same.load_state_dict(model.state_dict())
+    assert torch.equal(model([x], mode="loss")["loss_rate"], same([x], mode="loss")["loss_rate"])
+    assert not torch.equal(model([x])["x_hat"], same([x])["x_hat"])
+
+
 def test_missing_masks_and_folders_are_named(data, tmp_path):
     write_image(tmp_path / "img" / "a.png", np.zeros((4, 4, 3), np.uint8))
     write_image(tmp_path / "img" / "b.png", np.zeros((4, 4, 3), np.uint8))

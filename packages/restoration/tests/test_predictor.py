@@ -3,7 +3,8 @@ import json
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageCms
+from rich.progress import Progress
 
 from opsin.core.data.image import write_image
 from opsin.core.data.pictures import photographs
@@ -83,6 +84,45 @@ def test_transparency_is_kept(predictor, picture, tmp_path, mode):
     assert result.shape == (80, 102, 4)
     if mode != "P":
         assert (result[:, :40, 3] == 0).all() and (result[:, 60:, 3] == 255).all()
+
+
+def test_exif_and_colour_profile_are_kept(predictor, picture, tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist], exif[ExifTags.Base.Orientation] = "nobody", 8
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(picture).save(tmp_path / "a.jpg", exif=exif, icc_profile=icc)
+    predictor.predict([tmp_path / "a.jpg"], tmp_path / "out", quiet=True)
+    with Image.open(tmp_path / "out" / "a.png") as restored:
+        assert restored.size == (80, 102)  # turned upright, once
+        assert dict(restored.getexif()) == {ExifTags.Base.Artist: "nobody"}
+        assert restored.info["icc_profile"] == icc
+
+
+def test_videos_are_restored_frame_by_frame(predictor, picture, tmp_path):
+    film = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 5, (48, 40))
+    for value in (60, 180):
+        film.write(np.full((40, 48, 3), value, np.uint8))
+    film.release()
+    records = predictor.predict([tmp_path / "clip.mp4"], tmp_path / "out", quiet=True)
+    assert [(r["frame"], r["restored"]) for r in records] == [(0, [96, 80]), (1, [96, 80])]
+    restored = cv2.VideoCapture(str(tmp_path / "out" / "clip.mp4"))
+    frames = [restored.read()[1] for _ in range(2)]
+    assert frames[0].shape == (80, 96, 3) and not restored.read()[0]
+    assert frames[0].mean() < 90 and frames[1].mean() > 150
+    both = cv2.VideoCapture(str(tmp_path / "out" / "pictures" / "clip.mp4"))
+    assert both.read()[1].shape == (80, 2 * 96 + 4, 3)
+
+
+def test_a_terminal_shows_the_tiles_that_are_done(predictor, picture, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    seen = []
+    monkeypatch.setattr(Progress, "update", lambda bars, task, **state: seen.append(state))
+    write_image(tmp_path / "a.png", picture)
+    predictor.predict([tmp_path / "a.png"], tmp_path / "out")
+    tiles, passes = 4, 9  # a picture of 51x40 in tiles of 32; two groups of two blocks and an overlapping one
+    assert [state["completed"] for state in seen] == list(range(1, seen[-1]["total"] + 1))
+    assert seen[-1]["total"] % tiles == 0 and seen[-1]["total"] > tiles * passes
+    assert "predict" in capsys.readouterr().err
 
 
 def test_a_damaged_picture_is_named_or_skipped(predictor, picture, tmp_path):

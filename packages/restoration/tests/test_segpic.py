@@ -71,12 +71,29 @@ def test_parameters_are_counted_exactly():
         assert sum(p.numel() for p in network.get_submodule(name).parameters()) == count, name
 
 
-def test_region_transform_runs_in_grid_mode_too():
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"what": "grid 2"},
+        {"what": "codes of a 2x2 grid"},
+        {"what": "grid mode, grid=2"},
+        {"what": "in grid mode", "outputs": {"centers": {"shape": [2, 12, 2, 2]}}},
+    ],
+)
+def test_region_transform_runs_in_grid_mode_too(stated):
     case = Case.load(CASES / "rat-mask.json")
-    meta = {**case.meta, "inputs": {"feat": case.meta["inputs"]["feat"]}, "what": "grid 2"}
+    meta = {**case.meta, "inputs": {"feat": case.meta["inputs"]["feat"]}, **stated}
     out = find_adapter(case)(Case(meta, case.outputs))
     assert out["centers"].shape == (2, 12, 2, 2) and out["out"].shape == (2, 12, 16, 24)
     assert torch.equal(out["expanded"][0, :, 7, 11], out["centers"][0, :, 0, 0])
+
+
+def test_region_transform_takes_codes_that_a_case_gives():
+    case = Case.load(CASES / "rat-mask.json")
+    inputs = {"feat": {**case.meta["inputs"]["feat"], "shape": [2, 12, 6, 9]}}
+    inputs["centers"] = {"kind": "normal", "seed": 5, "shape": [2, 12, 3, 3]}
+    out = find_adapter(case)(Case({**case.meta, "inputs": inputs}, {}))
+    assert torch.equal(out["expanded"][1, :, 5, 8], out["centers"][1, :, 2, 2])
 
 
 def test_blocks_run_alone_and_with_other_settings():

@@ -1,4 +1,4 @@
-"""Super-resolution of files: one PNG a picture, in its depth, grey if it was, with its transparency."""
+"""Super-resolution of files: one PNG a picture, in its depth and colours, with transparency and metadata."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
-from opsin.core.data.image import read_image, write_image
+from opsin.core.data.image import read_image, read_metadata, write_image
 from opsin.core.engine.predictor import Predictor, Source
 from opsin.restoration.datasets.sample import SuperResolutionSample
 from opsin.restoration.degradation import bicubic
-from opsin.restoration.visualization import before_after
+from opsin.restoration.visualization import before_after, to_uint8
 
 TIFF_BITS_PER_SAMPLE = 258
 PNG_DEPTH_OFFSET = 24  # after the signature, the header chunk's length and name, width and height
@@ -50,7 +50,10 @@ def _bits(path: Path, image: Image.Image) -> int:
 
 
 class SuperResolutionPredictor(Predictor):
-    """Writes `OUT/NAME.png` for each picture, and `OUT/pictures/NAME.png`, before and after side by side."""
+    """Writes `OUT/NAME.png` for each picture, and `OUT/pictures/NAME.png`, before and after side by side.
+
+    Of a video it writes `OUT/NAME.mp4` and `OUT/pictures/NAME.mp4`.
+    """
 
     def read(self, path: Path) -> NDArray[Any]:
         """RGB (H, W, 3), uint16 if the file has more than 8 bits a channel, else uint8."""
@@ -70,6 +73,10 @@ class SuperResolutionPredictor(Predictor):
         """Before and after, RGB uint8."""
         return before_after(image, _pixels(result))
 
+    def frames(self, result: SuperResolutionSample, image: NDArray[Any]) -> dict[str, NDArray[np.uint8]]:
+        """The restored frame, and before and after."""
+        return {"": to_uint8(_pixels(result)), "pictures": self.picture(result, image)}
+
     def save(self, result: SuperResolutionSample, image: NDArray[Any], source: Source, out: Path) -> None:
         """Writes the restored picture; its transparency is enlarged by bicubic interpolation."""
         form = StoredForm.of(source.path)
@@ -81,7 +88,7 @@ class SuperResolutionPredictor(Predictor):
             alpha = alpha.astype(pixels.dtype) * (257 if form.deep else 1)
             colour = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
             pixels = np.dstack((colour, alpha))
-        write_image(out / source.name.with_suffix(".png"), pixels)
+        write_image(out / source.name.with_suffix(".png"), pixels, metadata=read_metadata(source.path))
 
 
 def _pixels(result: SuperResolutionSample) -> NDArray[Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from opsin.core.data.image import list_images, write_image
+from opsin.core.data.image import list_images, read_metadata, write_image
 from opsin.core.engine.predictor import Predictor, Source
 from opsin.core.errors import UserError
 from opsin.restoration.cloud_removal.datasets.places import DATES, group_dates, infrared_of
@@ -105,7 +105,7 @@ class CloudRemovalPredictor(Predictor):
         if is_tiff(source.path):
             write_bands(out / name, bands, like=source.path)
         else:
-            write_image(out / name.with_suffix(".png"), bands)
+            write_image(out / name.with_suffix(".png"), bands, metadata=read_metadata(source.path))
         write_image(out / "rgb" / name.with_suffix(".png"), display_rgb(bands))
         for date, mask in enumerate(result.cloud_masks.numpy()):
             write_image(out / "masks" / name.with_name(f"{name.stem}_{date}.png"), heat_map(mask))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from opsin.core.bare_network import BareNetworkLoading
 from opsin.core.engine.checkpoint import load_exactly, read_run
 from opsin.core.engine.config import build_model, load_config
 from opsin.core.errors import UserError
@@ -18,7 +19,6 @@ from opsin.restoration.compression.bitstream.codec import GRID, Codec, cropped, 
 from opsin.restoration.compression.datasets.sample import CompressionSample
 from opsin.restoration.compression.models.segpic.network import STREAMS
 from opsin.restoration.compression.ms_ssim import ms_ssim
-from opsin.restoration.models.bare_network import BareNetworkLoading
 
 Config = dict[str, Any]
 WHITE = 255
@@ -51,6 +51,8 @@ class ImageCompressor(BareNetworkLoading):
         trade_off: lambda, what distortion weighs against bits per pixel.
         distortion: config of the distortion; squared error unless given.
         grid: cells a side of the regions where there are no masks.
+        train_grid: the same for the loss; unless given it is `grid`. Crops that are as large as a cell of a
+            whole picture have one.
         base: arguments of mmengine's `BaseModel`.
     """
 
@@ -60,6 +62,7 @@ class ImageCompressor(BareNetworkLoading):
         trade_off: float,
         distortion: Config | None = None,
         grid: int = GRID,
+        train_grid: int | None = None,
         **base: Any,
     ) -> None:
         super().__init__(**base)
@@ -67,6 +70,7 @@ class ImageCompressor(BareNetworkLoading):
         self.trade_off = trade_off
         self.distortion = MODELS.build(distortion or dict(type="opsin.SquaredErrorDistortion"))
         self.grid = grid
+        self.train_grid = train_grid or grid
         self._codec: Codec | None = None
 
     def forward(
@@ -89,7 +93,8 @@ class ImageCompressor(BareNetworkLoading):
         if mode == "estimate":
             return self.estimate(inputs, data_samples or [])
         x = torch.stack(list(inputs)).float() / WHITE
-        out: dict[str, Tensor] = self.network(x, _regions(data_samples), self.grid)
+        grid = self.train_grid if mode == "loss" else self.grid
+        out: dict[str, Tensor] = self.network(x, _regions(data_samples), grid)
         if mode == "tensor":
             return out
         pixels = x[:, 0].numel()

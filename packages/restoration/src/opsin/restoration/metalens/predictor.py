@@ -11,7 +11,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from numpy.typing import NDArray
 
-from opsin.core.data.image import read_image, write_image
+from opsin.core.data.image import read_image, read_metadata, write_image
 from opsin.core.engine.predictor import Predictor, Source, find_sources
 from opsin.core.errors import UserError
 from opsin.restoration.metalens.datasets import Lens, MetalensSample, PackStack, SimulateMetalens
@@ -110,7 +110,9 @@ class MetalensPredictor(Predictor):
     def save(self, result: MetalensSample, image: NDArray[Any], source: Source, out: Path) -> None:
         """Writes the restored picture."""
         dtype = np.uint8 if image.dtype == np.uint8 else np.uint16
-        write_image(out / source.name.with_suffix(".png"), _stored(result.pred_img, dtype))
+        is_stack = source.path.suffix.lower() == STACK
+        metadata = None if is_stack else read_metadata(source.path)
+        write_image(out / source.name.with_suffix(".png"), _stored(result.pred_img, dtype), metadata=metadata)
 
 
 def _stored(picture: torch.Tensor, dtype: Any) -> NDArray[Any]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from opsin.core.errors import UserError
 from opsin.registry import METRICS
+from opsin.restoration.metrics.lpips import LPIPS
 
 Array = NDArray[Any]
 
@@ -74,6 +75,7 @@ class SuperResolutionMetric(BaseMetric):
     Args:
         crop_border: HR pixels left out on every side; the field takes the scale.
         measures: which to compute.
+        lpips_weights: torchvision's AlexNet (see `LPIPS`); with it there is `sr/lpips` too.
         base: arguments of mmengine's `BaseMetric`.
 
     Raises:
@@ -82,10 +84,19 @@ class SuperResolutionMetric(BaseMetric):
 
     default_prefix = "sr"
 
-    def __init__(self, crop_border: int, measures: Sequence[str] = tuple(_MEASURES), **base: Any) -> None:
+    def __init__(
+        self,
+        crop_border: int,
+        measures: Sequence[str] = tuple(_MEASURES),
+        lpips_weights: str | None = None,
+        **base: Any,
+    ) -> None:
         super().__init__(**base)
         self.crop_border = crop_border
-        self.measures = tuple(measures)
+        self.measures = {name: _MEASURES[name] for name in measures}
+        if lpips_weights is not None:
+            lpips = LPIPS(lpips_weights)
+            self.measures["lpips"] = lambda image, reference: lpips.of_pictures(image / 255, reference / 255)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Measures the pictures of a batch: `pred_img` against `gt_img`, both (3, H, W) uint8."""
@@ -101,7 +112,7 @@ class SuperResolutionMetric(BaseMetric):
                     f" after a border of {border} pixels",
                     f"sides of {WINDOW} are needed",
                 )
-            self.results.append({name: _MEASURES[name](image, reference) for name in self.measures})
+            self.results.append({name: measure(image, reference) for name, measure in self.measures.items()})
 
     def compute_metrics(self, results: list[dict[str, float]]) -> dict[str, float]:
         """The means."""

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from opsin.core.bare_network import BareNetworkLoading
 from opsin.core.errors import UserError
 from opsin.registry import MODELS, TASK_UTILS
 from opsin.restoration.datasets.sample import SuperResolutionSample
-from opsin.restoration.models.bare_network import BareNetworkLoading
-from opsin.restoration.models.tiling import Untiled, restore, white_of
+from opsin.restoration.models.tiling import Progress, Untiled, restore, white_of
 
 Config = dict[str, Any]
 
@@ -40,7 +40,12 @@ class SuperResolver(BareNetworkLoading):
         pixel_loss: config of the loss.
         tile: how pictures are cut in prediction, `dict(type='opsin.BlockwiseTiling', size=128)`; None: whole.
         base: arguments of mmengine's `BaseModel`.
+
+    Attributes:
+        progress: called after every tile of a picture in prediction, with the tiles done and all tiles.
     """
+
+    progress: Progress | None = None
 
     def __init__(
         self,
@@ -82,7 +87,8 @@ class SuperResolver(BareNetworkLoading):
         samples = data_samples or [SuperResolutionSample() for _ in inputs]
         for image, sample in zip(inputs, samples, strict=True):
             pixels = image.cpu().permute(1, 2, 0).numpy()
-            sample.pred_img = torch.from_numpy(restore(self.network, pixels, self.tiling)).permute(2, 0, 1)
+            restored = restore(self.network, pixels, self.tiling, self.progress)
+            sample.pred_img = torch.from_numpy(restored).permute(2, 0, 1)
         return samples
 
 

@@ -10,9 +10,9 @@ model = dict(
     tile=dict(type="opsin.BlendedTiling", size=256, overlap=64),
 )
 train_dataloader = dict(num_workers=1)  # no crops: dilated convolutions see more of a larger picture
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=12, val_interval=4)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=10, val_interval=5)
 val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-2, weight_decay=5e-4))
-param_scheduler = [dict(type="CosineAnnealingLR", T_max=12, eta_min=1e-5)]
-default_hooks = dict(checkpoint=dict(interval=4, save_best="cloud/psnr", rule="greater"))
+param_scheduler = [dict(type="CosineAnnealingLR", T_max=10, eta_min=1e-5)]
+default_hooks = dict(checkpoint=dict(interval=5, save_best="cloud/psnr", rule="greater"))

@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor, nn
 
+from opsin.core.bare_network import BareNetworkLoading
 from opsin.core.errors import UserError
 from opsin.registry import MODELS, TASK_UTILS
 from opsin.restoration.adversarial import frozen, update_part
 from opsin.restoration.cloud_removal.datasets.sample import CloudRemovalSample
 from opsin.restoration.cloud_removal.models.pmaa import CloudFree
-from opsin.restoration.models.bare_network import BareNetworkLoading
-from opsin.restoration.models.blended_tiling import BlendedTiling, Region
+from opsin.restoration.models.blended_tiling import BlendedTiling, Progress, Region
 
 Config = dict[str, Any]
 Losses = dict[str, Tensor]
@@ -82,8 +82,12 @@ class CloudRemover(BareNetworkLoading):
         aux_weight: of the dates' own guesses; 0: without, as published by default.
         tile: config of the tiling in prediction; None: whole pictures.
         base: arguments of mmengine's `BaseModel`.
+
+    Attributes:
+        progress: called after every tile of a place in prediction, with the tiles done and all tiles.
     """
 
+    progress: Progress | None = None
     optional_parts: tuple[str, ...] = ("teacher",)
 
     def __init__(
@@ -177,7 +181,8 @@ class CloudRemover(BareNetworkLoading):
             restored = self.network(self._batch([dates[(..., *region)].to(device)]))
             return torch.cat((restored.masks[0, :, 0], restored.image[0]))
 
-        whole = tiling.restore(run, *dates.shape[-2:])
+        height, width = dates.shape[-2:]
+        whole = tiling.restore(run, height, width, self.progress)
         return whole[len(dates) :], whole[: len(dates)]
 
 

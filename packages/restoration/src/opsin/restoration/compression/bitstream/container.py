@@ -3,7 +3,7 @@
 Numbers are unsigned; a varint has 7 bits a byte, low bits first, and the high bit on all bytes but the last.
 
     magic       4 bytes   89 4F 50 43 (0x89 "OPC": no text file begins with it)
-    version     1 byte    1
+    version     1 byte    2
     context     1 byte    how means and scales are predicted: 1 fixed point, 2 floating point
     grid        1 byte    cells a side of the regions, 1 to 16
     model       8 bytes   the first of the SHA-256 of the model's weights
@@ -24,7 +24,7 @@ from opsin.core.errors import UserError
 from opsin.restoration.compression.models.segpic.network import STRIDE
 
 MAGIC = b"\x89OPC"
-VERSION = 1
+VERSION = 2
 MODEL_BYTES = 8
 CHECKSUM_BYTES = 4
 VARINT_BYTES = 5

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from opsin.restoration.compression.bitstream.tables import scale_table, scale_thresholds
+from opsin.restoration.compression.bitstream.tables import scale_edges, scale_thresholds
 from opsin.restoration.compression.fixed_point.arithmetic import (
     ONE,
     half_tanh,
@@ -87,7 +87,7 @@ class FixedPointContext:
             [fixed_point_of(net) for net in nets]
             for nets in (network.cc_mean_transforms, network.cc_scale_transforms, network.lrp_transforms)
         )
-        self.thresholds = torch.tensor(scale_thresholds(), device=self.device)
+        self.thresholds = torch.tensor(scale_thresholds(), dtype=torch.float64, device=self.device)
 
     def medians(self, bottleneck: EntropyBottleneck) -> Tensor:
         """The medians to the nearest 1/4096."""
@@ -95,17 +95,17 @@ class FixedPointContext:
 
     def slices(self, z: Tensor, center2: Tensor, grid: int) -> FixedPointSlices:
         """Begins a picture."""
-        fixed_z, codes = to_fixed(z[0]), self.codes(to_fixed(center2[0]))
+        fixed_z, codes = channels_last(to_fixed(z[0])), self.codes(channels_last(to_fixed(center2[0])))
         means, scales = self.h_mean(fixed_z), self.h_scale(fixed_z)
         rows, columns = (
-            torch.arange(side, device=self.device) * grid // side for side in means.shape[1:]
+            torch.arange(side, device=self.device) * grid // side for side in means.shape[:2]
         )  # nearest neighbour in integers
-        spread = codes[:, rows[:, None], columns]
+        spread = codes[rows[:, None], columns]
         return FixedPointSlices(self, self.mean_regions(means, spread), self.scale_regions(scales, spread))
 
 
 class FixedPointSlices:
-    """The slices of one picture, all int64 in 1/4096ths."""
+    """The slices of one picture, all (H/16, W/16, C) in 1/4096ths."""
 
     def __init__(self, context: FixedPointContext, means: Tensor, scales: Tensor) -> None:
         self.context, self.means, self.scales = context, means, scales
@@ -114,25 +114,35 @@ class FixedPointSlices:
 
     def _support(self, prediction: Tensor, *more: Tensor) -> Tensor:
         support = self.decoded[: self.context.max_support]
-        return torch.cat((prediction, *map(saturated, (*support, *more))))
+        return torch.cat((prediction, *map(saturated, (*support, *more))), 2)
 
     def predict(self) -> Prediction:
         """The next slice's distribution."""
         index = len(self.decoded)
         self.mean = self.context.mean_nets[index](self._support(self.means))
-        scale = self.context.scale_nets[index](self._support(self.scales))
+        scale = channels_first(self.context.scale_nets[index](self._support(self.scales)))
         table = torch.bucketize(scale, self.context.thresholds)
-        return Prediction(self.mean.double() / ONE, scale.double() / ONE, table)
+        return Prediction(channels_first(self.mean) / ONE, scale / ONE, table)
 
     def add(self, symbols: Tensor) -> None:
         """Adds the predicted residual of rounding to symbols and means."""
-        value = symbols * ONE + self.mean
+        value = channels_last(symbols) * ONE + self.mean
         residual = self.context.residual_nets[len(self.decoded)](self._support(self.means, value))
         self.decoded.append(value + half_tanh(residual))
 
     def latent(self) -> Tensor:
         """The sum of symbols, means and residuals, as float32."""
-        return to_float(torch.cat(self.decoded))[None]
+        return to_float(channels_first(torch.cat(self.decoded, 2)))[None]
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """(C, H, W) to (H, W, C)."""
+    return x.permute(1, 2, 0)
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """(H, W, C) to (C, H, W), in that order in memory."""
+    return x.permute(2, 0, 1).contiguous()
 
 
 class FloatContext:
@@ -146,7 +156,7 @@ class FloatContext:
     def __init__(self, network: SegPIC) -> None:
         self.network = network
         device = network.entropy_bottleneck.quantiles.device
-        self.thresholds = torch.tensor(scale_table()[:-1], device=device)
+        self.thresholds = torch.tensor(scale_edges(), device=device)
 
     def medians(self, bottleneck: EntropyBottleneck) -> Tensor:
         """The medians."""

@@ -24,7 +24,7 @@ LEAST_SCALE, LARGEST_SCALE = 0.11, 256.0
 TAIL_QUANTILE = 6.109410204869  # of the standard normal at 1 - 1e-9 / 2
 LONGEST_SIDE = 4096  # symbols that a learned table lists on either side of the median
 
-_GAUSSIAN_DIGEST = "694d7cb1dc0df6e65429f910fed47d0e439ca2c85eedf70b51759c0096df9ac3"
+_GAUSSIAN_DIGEST = "9f6a63cf07f93e907a3b80524345e737f10a6c0ec9f50a7f547d806e7a348c92"
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,21 @@ def quantised(mass: NDArray[np.float64]) -> NDArray[np.int64]:
 
 def scale_table() -> list[float]:
     """The 64 standard deviations for which there are Gaussian tables, in equal ratios from 0.11 to 256."""
+    return [_scale(index) for index in range(SCALES)]
+
+
+def scale_edges() -> list[float]:
+    """The largest scale for which each table but the last is taken: that of the nearest in ratio.
+
+    The published coder takes the next larger table. As tables lie 13 % apart, its files deviate from what the
+    likelihoods say by up to 2 %; with the nearest tables it is a tenth of that.
+    """
+    return [_scale(index + 0.5) for index in range(SCALES - 1)]
+
+
+def _scale(index: float) -> float:
     low, high = math.log(LEAST_SCALE), math.log(LARGEST_SCALE)
-    return [math.exp(low + (high - low) * index / (SCALES - 1)) for index in range(SCALES)]
+    return math.exp(low + (high - low) * index / (SCALES - 1))
 
 
 def gaussian_mass(scale: float) -> NDArray[np.float64]:
@@ -91,8 +104,8 @@ def gaussian_tables() -> Tables:
 
 
 def scale_thresholds() -> list[int]:
-    """The largest fixed-point scale for which each Gaussian table but the last is taken."""
-    return [math.floor(scale * ONE) for scale in scale_table()[:-1]]
+    """`scale_edges` in fixed point."""
+    return [math.floor(scale * ONE) for scale in scale_edges()]
 
 
 def bottleneck_tables(bottleneck: EntropyBottleneck) -> Tables:

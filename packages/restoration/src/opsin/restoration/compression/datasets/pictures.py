@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from opsin.core.data.dataset import Dataset
-from opsin.core.data.image import list_images
+from opsin.core.data.image import list_images, read_image
 from opsin.core.errors import UserError
 from opsin.registry import DATASETS
 
@@ -26,19 +26,27 @@ class RegionPictureDataset(Dataset):
     Args:
         img_dir: folder of pictures, relative to `data_root`; subfolders count.
         mask_dir: folder of masks whose names (without suffix) are those of the pictures; None: no masks.
+        in_memory: whether pictures are read once and kept as `img`: for few that are cropped often.
         dataset: `data_root`, `pipeline`, `test_mode`, `on_error`, … of `Dataset`.
 
     Raises:
         UserError: if a folder is missing, or a picture has no mask (names the first, and how many).
     """
 
-    def __init__(self, *, img_dir: str = "", mask_dir: str | None = None, **dataset: Any) -> None:
+    def __init__(
+        self, *, img_dir: str = "", mask_dir: str | None = None, in_memory: bool = False, **dataset: Any
+    ) -> None:
         self.img_dir = img_dir
         self.mask_dir = mask_dir
+        self.in_memory = in_memory
         super().__init__(**dataset)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """The pictures, in the order of their names."""
+        found = self._files()
+        return [dict(row, img=read_image(row["img_path"])) for row in found] if self.in_memory else found
+
+    def _files(self) -> list[dict[str, Any]]:
         root = Path(self.data_root or ".")
         folder = root / self.img_dir
         folders = [folder] if self.mask_dir is None else [folder, root / self.mask_dir]

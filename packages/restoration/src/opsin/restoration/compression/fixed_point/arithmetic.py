@@ -1,4 +1,8 @@
-"""Fixed-point numbers as int64 tensors: 12 bits after the point, magnitudes below 2^21, i.e. below 512."""
+"""Fixed-point numbers: 12 bits after the point, magnitudes below 2^21, i.e. below 512.
+
+They are integers in float64 tensors. Below 2^53 its sums, products, roundings and multiplications by powers
+of two are exact, and matrix products, which have no integer form, take such tensors as they are.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +28,12 @@ _TABLES_DIGEST = "00320e46da77a64b60813dee877463ab07269346c0b9dc032f00ec66d1e6be
 
 def to_fixed(x: Tensor) -> Tensor:
     """The nearest fixed-point numbers (halves to even), within the limits."""
-    return (x.double() * ONE).round().clamp(-LIMIT, LIMIT).long()
+    return (x.double() * ONE).round().clamp(-LIMIT, LIMIT)
 
 
 def to_float(x: Tensor) -> Tensor:
     """float32, without an error below 2^24."""
-    return (x.double() / ONE).float()
+    return (x / ONE).float()
 
 
 def saturated(x: Tensor) -> Tensor:
@@ -39,12 +43,17 @@ def saturated(x: Tensor) -> Tensor:
 
 def shifted(x: Tensor, bits: int) -> Tensor:
     """Divides by 2^bits, to the nearest integer, halves upwards; multiplied for negative `bits`."""
-    return (x + (1 << (bits - 1))) >> bits if bits > 0 else x << -bits
+    return (x * 2.0**-bits + 0.5).floor()
+
+
+def shift_(x: Tensor, bits: int) -> Tensor:
+    """`shifted` and `saturated` at once, in the tensor's own memory."""
+    return x.mul_(2.0**-bits).add_(0.5).floor_().clamp_(-LIMIT, LIMIT)
 
 
 def leaky_relu(x: Tensor) -> Tensor:
     """x, or a tenth of it where it is negative; the tenth is 6554 / 65536."""
-    return torch.where(x < 0, shifted(x * 6554, 16), x)
+    return torch.maximum(x, shifted(x * 6554, 16))
 
 
 def integer_sqrt(x: Tensor) -> Tensor:
@@ -52,14 +61,14 @@ def integer_sqrt(x: Tensor) -> Tensor:
 
     The processor's root only has to be right to within 1: comparing the squares decides.
     """
-    root = x.double().sqrt().long()
-    root = root - (root * root > x).long()
-    return root + ((root + 1) * (root + 1) <= x).long()
+    root = x.sqrt().floor()
+    root = root - (root * root > x).double()
+    return root + ((root + 1) * (root + 1) <= x).double()
 
 
 def gelu(x: Tensor) -> Tensor:
-    """GELU, x · Phi(x)."""
-    return torch.where(x.abs() < _TABLE_REACH * ONE, _looked_up("gelu", x), x.clamp(min=0))
+    """GELU, x · Phi(x); beyond the table's last entry it grows as x does."""
+    return _looked_up("gelu", x).add_((x - (_TABLE_REACH * ONE - 1)).clamp_(min=0))
 
 
 def half_tanh(x: Tensor) -> Tensor:
@@ -74,7 +83,7 @@ def gate(x: Tensor) -> Tensor:
 
 def _looked_up(name: str, x: Tensor) -> Tensor:
     reach = _TABLE_REACH * ONE
-    return _table(name, x.device)[x.clamp(-reach, reach - 1) + reach]
+    return _table(name, x.device)[x.clamp(-reach, reach - 1).add_(reach).long()]
 
 
 ACTIVATIONS: dict[str, tuple[Callable[[float], float], int]] = {
@@ -92,7 +101,7 @@ def _table(name: str, device: torch.device) -> Tensor:
 
 @cache
 def _tables_on(device: torch.device) -> dict[str, Tensor]:
-    return {name: values.to(device) for name, values in _checked_tables().items()}
+    return {name: values.to(device, torch.float64) for name, values in _checked_tables().items()}
 
 
 @cache

@@ -12,6 +12,7 @@ from skimage.metrics import structural_similarity
 
 from opsin.core.errors import UserError
 from opsin.registry import METRICS
+from opsin.restoration.metrics.lpips import LPIPS
 from opsin.restoration.metrics.psnr_ssim import luma, psnr
 from opsin.restoration.models.tiling import from_unit
 
@@ -53,11 +54,22 @@ class MetalensMetric(BaseMetric):
 
     Those of the middle candidate, which is a single Wiener filter's result, are named `metalens/wiener_…`.
 
+    Args:
+        lpips_weights: torchvision's AlexNet (see `opsin.restoration.metrics.LPIPS`); with it there are
+            `metalens/lpips` and `metalens/wiener_lpips` too.
+        base: arguments of mmengine's `BaseMetric`.
+
     Raises:
         UserError: if a picture is smaller than SSIM's window of 7 pixels.
     """
 
     default_prefix = "metalens"
+
+    def __init__(self, lpips_weights: str | None = None, **base: Any) -> None:
+        super().__init__(**base)
+        self.measures = dict(_MEASURES)
+        if lpips_weights is not None:
+            self.measures["lpips"] = LPIPS(lpips_weights).of_pictures
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Measures the pictures of a batch: `pred_img` and `middle_img` against `gt_img`, (3, H, W)."""
@@ -68,7 +80,7 @@ class MetalensMetric(BaseMetric):
             row: dict[str, float] = {}
             for prefix, key in (("", "pred_img"), ("wiener_", "middle_img")):
                 image = _pixels(sample[key])
-                row |= {f"{prefix}{name}": measure(image, clean) for name, measure in _MEASURES.items()}
+                row |= {f"{prefix}{name}": measure(image, clean) for name, measure in self.measures.items()}
             self.results.append(row)
 
     def compute_metrics(self, results: list[dict[str, float]]) -> dict[str, float]:

@@ -2,5 +2,6 @@
 
 from opsin.restoration.metalens.models.aberration_corrector import AberrationCorrector
 from opsin.restoration.metalens.models.acformer import ACFormer
+from opsin.restoration.metalens.models.candidate_init import CandidateInit
 
-__all__ = ["ACFormer", "AberrationCorrector"]
+__all__ = ["ACFormer", "AberrationCorrector", "CandidateInit"]

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from opsin.core.bare_network import BareNetworkLoading
 from opsin.core.errors import UserError
 from opsin.registry import MODELS, TASK_UTILS
 from opsin.restoration.metalens.datasets.sample import MetalensSample
-from opsin.restoration.models.bare_network import BareNetworkLoading
-from opsin.restoration.models.blended_tiling import BlendedTiling, Region
+from opsin.restoration.models.blended_tiling import BlendedTiling, Progress, Region
 
 Config = dict[str, Any]
 
@@ -28,7 +28,12 @@ class AberrationCorrector(BareNetworkLoading):
         network: config of the network, `dict(type='opsin.ACFormer', …)`.
         tile: config of the tiling in prediction; None: whole pictures, as published.
         base: arguments of mmengine's `BaseModel`.
+
+    Attributes:
+        progress: called after every tile of a picture in prediction, with the tiles done and all tiles.
     """
+
+    progress: Progress | None = None
 
     def __init__(self, network: Config, tile: Config | None = None, **base: Any) -> None:
         super().__init__(**base)
@@ -79,4 +84,5 @@ class AberrationCorrector(BareNetworkLoading):
         def run(region: Region) -> Tensor:
             return self.network(candidates[(..., *region)].to(device)[None])[0]
 
-        return torch.from_numpy(tiling.restore(run, *candidates.shape[-2:]))
+        height, width = candidates.shape[-2:]
+        return torch.from_numpy(tiling.restore(run, height, width, self.progress))

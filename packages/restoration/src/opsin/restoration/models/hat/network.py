@@ -116,7 +116,7 @@ class HATTrunk(Trunk):
             )
             for depth, heads in zip(depths, num_heads, strict=True)
         )
-        self.norm = nn.LayerNorm(embed_dim)
+        self.norm: nn.Module = nn.LayerNorm(embed_dim)
         self.apply(_initialise)
         if self.absolute_pos_embed is not None:
             nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)

@@ -27,7 +27,8 @@ from opsin.restoration.compression.models.segpic.regions import (
     Regions,
 )
 
-GRID = re.compile(r"grid[ =]+(\d+)")
+GRID = re.compile(r"grid(?: of|=| )* ?(\d+)|(\d+) ?[x×] ?\d+ grid")
+UP = re.compile(r"\bup", re.IGNORECASE)
 LAMBDA = re.compile(r"loss = ([\d.]+)\*255")
 
 
@@ -46,13 +47,14 @@ def _placed(module: nn.Module, case: parity.Case, prefix: str = "") -> nn.Module
 
 
 def _grid(case: parity.Case) -> int:
-    """The grid that the case states as an input, an argument, or in its text alone."""
+    """The grid that the case states as an input, an argument, or in its text; else that of its codes."""
     inputs = case.meta["inputs"]
     if "grid" in inputs:
         return int(case.inputs()["grid"])
     stated = case.built_with.get("grid", case.meta.get("grid"))
     found = GRID.search(case.meta.get("what", ""))
-    return int(stated or (found[1] if found else 4))
+    codes = case.meta.get("outputs", {}).get("centers", {}).get("shape", [])
+    return int(stated or (found[1] or found[2] if found else codes[-1] if len(codes) == 4 else 4))
 
 
 @parity.adapter("segpic", r"sac\.py SegPIC\b")
@@ -77,11 +79,13 @@ def _region_adaptive_transform(case: parity.Case) -> dict[str, Tensor]:
     )
     _placed(transform, case)
     x = inputs["feat"] if "feat" in inputs else inputs["x"]
-    others = set(inputs) - {"feat", "x", "mask", "grid"}
-    codes = inputs[others.pop()] if others else None  # a case may give the codes themselves
+    given_codes = [inputs[name] for name in sorted(set(inputs) - {"feat", "x", "mask", "grid"})]
+    codes = torch.cat(given_codes) if given_codes else None  # of pictures one after the other
     regions: Regions
     if "mask" in inputs:
-        regions = MaskRegions(inputs["mask"])
+        ids = inputs["mask"].reshape(len(x), *inputs["mask"].shape[-2:])
+        regions = MaskRegions(ids).reduced(ids.shape[-1] // x.shape[-1])
+        codes = None if codes is None else codes.reshape(*codes.shape[:2], 1, 1)
     else:
         regions = GridRegions(_grid(case) if codes is None else codes.shape[-1])
     with torch.no_grad():
@@ -109,21 +113,23 @@ def _gate(given: dict[str, Any]) -> AttentionGate:
     )
 
 
-_CHAIN = {"down": _down, "attn": _gate, "up": _up}
+def _block(name: str, given: Mapping[str, Any]) -> nn.Module:
+    """The block of some arguments, whose `name` tells an up block from a down block."""
+    if "dim" in given:
+        return _gate(dict(given))
+    return (_up if UP.search(name) else _down)(dict(given))
 
 
 @parity.adapter("segpic", r"(Downblock_SAL|Upblock_SAL|Win_noShift_Attention)")
 def _blocks(case: parity.Case) -> dict[str, Tensor]:
     """One block after the other where `built_with` names several; a block alone gives `out`."""
     given, x, out = case.built_with, case.inputs()["x"], {}
-    chain = [name for name in _CHAIN if isinstance(given.get(name), dict)]
-    if not chain:
-        kind = "attn" if "dim" in given else "up" if "Upblock" in case.source else "down"
-        with torch.no_grad():
-            return {"out": _placed(_CHAIN[kind](dict(given)), case)(x)}
-    for name in chain:
-        with torch.no_grad():
-            x = out[name] = _placed(_CHAIN[name](dict(given[name])), case, f"{name}.")(x)
+    chain = [name for name, arguments in given.items() if isinstance(arguments, dict)]
+    with torch.no_grad():
+        if not chain:
+            return {"out": _placed(_block(case.source, given), case)(x)}
+        for name in chain:
+            x = out[name] = _placed(_block(name, given[name]), case, f"{name}.")(x)
     return out
 
 

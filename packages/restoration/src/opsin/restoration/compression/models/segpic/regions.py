@@ -136,9 +136,9 @@ class RegionAdaptiveTransform(nn.Module):
         """Sums over neighbourhoods tap by tap: all at once would take three times the memory."""
         height, width = value.shape[2:]
         around = F.pad(value, (self.kernel_size // 2,) * 4)
-        taps = [divmod(tap, self.kernel_size) for tap in range(self.kernel_size**2)]
         total = torch.zeros_like(value)
-        for tap, (row, column) in enumerate(taps):
-            shifted = around[:, :, row : row + height, column : column + width]
-            total = total + kernels[:, :, tap] * shifted
+        # unbound at once, since the gradient of each single index would be a map of all kernels
+        for tap, kernel in enumerate(kernels.unbind(2)):
+            row, column = divmod(tap, self.kernel_size)
+            total = total + kernel * around[:, :, row : row + height, column : column + width]
         return total
