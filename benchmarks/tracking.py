@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -98,16 +99,17 @@ def run_blocks(blocks: list[MixedBlock], tokens: list[Tensor], grids: list[tuple
     return [to_maps(p, grid).contiguous() for p, grid in zip(parts, grids, strict=True)]
 
 
-def seconds(run, frames: int) -> float:
-    """Least seconds of a call, after one that is not counted; of one thread, its CPU time."""
+def seconds(runs: dict[str, Callable[[], object]], frames: int) -> dict[str, float]:
+    """Least seconds of each call, in turn, after a turn that is not counted; of one thread its CPU time."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    run()
-    times = []
-    for _ in range(frames):
-        start = clock()
-        run()
-        times.append(clock() - start)
-    return min(times)
+    least = dict.fromkeys(runs, float("inf"))
+    for turn in range(frames + 1):
+        for name, run in runs.items():
+            start = clock()
+            run()
+            if turn:
+                least[name] = min(least[name], clock() - start)
+    return least
 
 
 @torch.inference_mode()
@@ -122,10 +124,16 @@ def compare(name: str, frames: int) -> None:
     wanted = joint(network, template, online, search)
     ours = network.backbone.encode_search(search, memory)
     difference = (wanted - ours).abs().max() / wanted.abs().max()
-    slow = seconds(lambda: joint(network, template, online, search), frames)
-    fast = seconds(lambda: network.look(search, memory), frames)
-    update = seconds(lambda: network.remember(template, online), frames)
-    row = f"{1 / slow:.2f} | {1 / fast:.2f} | {slow / fast:.2f} | {1000 * update:.0f}"
+    least = seconds(
+        {
+            "authors": lambda: joint(network, template, online, search),
+            "opsin": lambda: network.look(search, memory),
+            "update": lambda: network.remember(template, online),
+        },
+        frames,
+    )
+    slow, fast = least["authors"], least["opsin"]
+    row = f"{1 / slow:.2f} | {1 / fast:.2f} | {slow / fast:.2f} | {1000 * least['update']:.0f}"
     print(f"| {name} | {row} | {difference:.1e} |", flush=True)
 
 

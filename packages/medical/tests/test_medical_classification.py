@@ -10,15 +10,17 @@ from mmengine.structures import BaseDataElement
 from sklearn.linear_model import RidgeClassifier
 
 from opsin.classification.predictor import ClassificationPredictor
+from opsin.core.data import Dataset, write_image
 from opsin.core.engine.config import build_model, load_config
 from opsin.core.engine.runner import test as evaluate
 from opsin.core.engine.runner import train
 from opsin.core.errors import UserError
-from opsin.medical.classification.datasets import AugMix, Corrupt, MedMNIST
+from opsin.medical.checks import check_folder
+from opsin.medical.classification.datasets import AugMix, Corrupt, CropToBox, MedMNIST, ObjectCrops
 from opsin.medical.classification.datasets.corruptions import CORRUPTIONS
 from opsin.medical.classification.metrics import DiagnosisMetric, relative_balanced_error
 from opsin.medical.classification.samples import CLASSES, write_samples
-from opsin.registry import MODELS
+from opsin.registry import DATASETS, MODELS, TRANSFORMS
 
 IN_PROCESS = [
     f"{split}_dataloader.{key}"
@@ -88,6 +90,37 @@ def test_mistakes_in_a_file_are_one_line(tmp_path):
     reading("has 3 classes and the config names 2", classes=("a", "b"))
     np.savez(tmp_path / "code.npz", train_images=np.array([{}], object), train_labels=images)
     reading("truncated or no .npz", file="code")
+
+
+def test_a_file_with_the_test_split_alone_is_read_as_medmnist_c_has_it(tmp_path):
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    file = write_npz(tmp_path, test_images=images, test_labels=np.array([[1], [0]]))
+    assert len(MedMNIST(data_root=str(tmp_path), file=file, split="test", pipeline=[])) == 2
+
+
+def test_checker_looks_medmnist_files_and_path_lists_over(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (3, 4, 4), dtype=np.uint8)
+    images[1] = 7
+    labels = np.array([[2], [0], [2]])
+    write_npz(tmp_path, train_images=images, train_labels=labels, test_images=images, test_labels=labels[:2])
+    (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 and no more")
+    write_image(tmp_path / "fundus.png", np.zeros((4, 4, 3), np.uint8))
+    (tmp_path / "oct.nii.gz").write_bytes(b"no volume")
+    (tmp_path / "list.txt").write_text("fundus.png 1\noct.nii.gz 0\n")
+    (tmp_path / "gone.txt").write_text("none.png 1\n")
+    (tmp_path / "notes.txt").write_text("not a list\n")
+    reports = {report.folder.name: report for report in check_folder(tmp_path, 2)}
+    assert set(reports) == {"set.npz", "torn.npz", "list.txt", "gone.txt"}
+    whole = reports["set.npz"]
+    assert whole.cases == 3 and "3 pictures and labels" in whole.problems[0]
+    assert whole.remarks == [
+        "set.npz: 1 pictures of train are constant",
+        "set.npz: train has no picture of class 1",
+    ]
+    assert "truncated or no .npz" in reports["torn.npz"].problems[0]
+    assert reports["list.txt"].remarks == ["fundus.png is constant"]
+    assert "no volume" in reports["list.txt"].problems[0] and reports["list.txt"].cases == 1
+    assert "line 1: no file at" in reports["gone.txt"].problems[0]
 
 
 # What is done to pictures
@@ -178,16 +211,63 @@ def test_multi_label_classifier_learns_and_refuses_other_labels():
         model(images, [BaseDataElement(gt_label=torch.tensor([1, 0]))] * 2, mode="loss")
 
 
+# Crops of objects
+
+
+@DATASETS.register_module()
+class Cells(Dataset):
+    """One red picture with green cells, as a detection data set has them."""
+
+    def load_data_list(self):
+        self._metainfo["classes"] = ("small", "large")
+        boxes = [(2, 2, 6, 6), (10, 4, 14, 8), (20, 20, 30, 40), (5, 30, 9, 34), (40, 2, 44, 6)]
+        labels, ignored = (0, 0, 1, 0, 0), (0, 0, 0, 1, 0)
+        instances = [
+            {"bbox": list(box), "bbox_label": label, "ignore_flag": ignore}
+            for box, label, ignore in zip(boxes, labels, ignored, strict=True)
+        ]
+        return [{"img_path": "smear.png", "instances": instances}]
+
+
+def test_objects_are_listed_by_class_without_those_to_be_ignored():
+    crops = ObjectCrops(source=dict(type="Cells"), pipeline=[])
+    assert crops.metainfo["classes"] == ("small", "large")
+    assert [crops[i]["gt_label"] for i in range(len(crops))] == [0, 0, 1, 0]
+    few = ObjectCrops(source=dict(type="Cells"), most=2, pipeline=[])
+    assert [few[i]["box"] for i in range(len(few))] == [[2, 2, 6, 6], [10, 4, 14, 8], [20, 20, 30, 40]]
+    with pytest.raises(UserError, match="most=0"):
+        ObjectCrops(source=dict(type="Cells"), most=0)
+
+
+def test_an_object_fills_the_middle_of_its_crop():
+    picture = np.zeros((50, 60, 3), np.uint8)
+    picture[..., 0] = 200
+    picture[20:40, 20:30] = (0, 200, 0)
+    crop = CropToBox(40, context=2.0)({"img": picture, "box": (20, 20, 30, 40)})["img"]
+    green = crop[..., 1] > 100
+    assert green[10:30, 15:25].all() and green.sum() == 200
+    corner = CropToBox(8, context=4.0)({"img": picture, "box": (0, 0, 4, 4)})["img"]
+    assert (corner == (200, 0, 0)).all()  # the border is repeated outside
+
+
 # The whole way
 
 
 @pytest.mark.parametrize(
-    "name", ["medvitv2_tiny_pathmnist", "medvitv2_tiny_chestmnist", "medvitv2_tiny_image_folder"]
+    "name",
+    [
+        "medvitv2_tiny_pathmnist",
+        "medvitv2_tiny_chestmnist",
+        "medvitv2_tiny_image_folder",
+        "medvitv2_tiny_bccd",
+    ],
 )
-def test_published_recipes_build(name):
+def test_configs_of_the_published_network_build(name):
     cfg = load_config(name)
     with torch.device("meta"):
         assert sum(p.numel() for p in build_model(cfg).parameters()) > 1e7
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        assert all(TRANSFORMS.build({**step, "_scope_": "opsin"}) for step in loader.dataset.pipeline)
 
 
 @pytest.mark.slow

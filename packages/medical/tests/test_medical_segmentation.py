@@ -1,3 +1,4 @@
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -8,8 +9,10 @@ from opsin.core.engine.config import load_config
 from opsin.core.errors import UserError
 from opsin.core.systems import systems
 from opsin.core.task import get_task
+from opsin.medical.checks import check_folder
 from opsin.medical.segmentation.datasets import (
     ImageMaskDataset,
+    MNI152Slices,
     MonaiTransforms,
     OneAngleRotation,
     PackMedical,
@@ -22,7 +25,6 @@ from opsin.medical.segmentation.datasets import (
     VolumeDataset,
     ZoomSlice,
 )
-from opsin.medical.segmentation.datasets.checks import check_folder
 from opsin.medical.segmentation.halving import HalveAfterBest
 from opsin.medical.segmentation.metrics import (
     OverlapSurfaceMetric,
@@ -127,6 +129,16 @@ def test_volumes_without_labels_are_named(segmentation_samples, tmp_path):
     assert VolumeDataset(data_root=str(tmp_path), classes=CLASSES, pipeline=PACK)[0]["inputs"].ndim == 4
 
 
+def test_slabs_of_the_head_are_apart_and_show_their_tissues():
+    splits = {s: MNI152Slices(split=s, spacing=4.0, pipeline=[]) for s in ("train", "val")}
+    places = {s: np.array([d[i]["slice"] for i in range(len(d))]) * 4.0 for s, d in splits.items()}
+    assert np.abs(places["train"][:, None] - places["val"]).min() > 4.0
+    tissue = [np.unique(d[i]["gt_label"]) for d in splits.values() for i in range(len(d))]
+    assert set(np.concatenate(tissue)) == {0, 1, 2}
+    with pytest.raises(UserError, match="split 'test' of MNI152"):
+        MNI152Slices(split="test")
+
+
 def test_unreadable_cases_are_skipped_if_asked_for(tmp_path):
     for name in ("a", "b"):
         write_image(tmp_path / "images" / f"{name}.png", np.zeros((4, 4, 3), np.uint8))
@@ -152,6 +164,16 @@ def test_checker_names_layouts_problems_and_remarks(tmp_path):
     assert len(report.problems) == 1 and "is 4x4 and its labels" in report.problems[0]
     with pytest.raises(UserError, match="no known layout"):
         check_folder(tmp_path / "set" / "images", 2)
+
+
+def test_checker_remarks_on_thick_slices(tmp_path):
+    values = np.zeros((4, 5, 3), np.uint8)
+    values[0] = 1
+    for part in ("images", "labels"):
+        (tmp_path / part).mkdir()
+        nib.save(nib.Nifti1Image(values, np.diag((1.0, 1.0, 5.0, 1.0))), tmp_path / part / "a.nii.gz")
+    (report,) = check_folder(tmp_path, 2)
+    assert report.cases == 1 and report.remarks == ["a.nii.gz is anisotropic: 5 x 1 x 1 mm"]
 
 
 def test_sample_data_pass_the_checker(segmentation_samples):
@@ -433,7 +455,8 @@ def test_every_config_builds(name):
     heads = {
         p.shape[0] for n, p in model.named_parameters() if n.endswith(("final_conv.bias", "predict1.bias"))
     }
-    assert heads <= {classes if classes > 2 else 1}
+    one_channel = cfg.model.loss.type == "opsin.BCEDiceLoss"
+    assert heads <= {1 if one_channel else classes}
     assert (
         tuple(cfg.train_dataloader.dataset.classes)
         == tuple(cfg.val_dataloader.dataset.classes)

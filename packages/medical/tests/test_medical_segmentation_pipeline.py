@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import shutil
+from dataclasses import replace
 
 import cv2
 import nibabel as nib
@@ -11,15 +12,19 @@ import numpy as np
 import pydicom
 import pytest
 import torch
+from highdicom.seg import segread
 
 from opsin.core.cli import main
 from opsin.core.data.image import read_image, write_image
 from opsin.core.engine.config import load_config
 from opsin.core.errors import UserError
+from opsin.medical.cases import find_cases
 from opsin.medical.privacy import find_leaks, identities
 from opsin.medical.segmentation.datasets import SynapseDataset
-from opsin.medical.segmentation.predictor import MedicalSegmentationPredictor, find_cases
+from opsin.medical.segmentation.dicom_seg import write_segmentation
+from opsin.medical.segmentation.predictor import MedicalSegmentationPredictor
 from opsin.medical.segmentation.samples import write_dicom
+from opsin.medical.volumes import read_volume
 
 SETTINGS = [
     f"{loader}_dataloader.{setting}"
@@ -174,6 +179,47 @@ def test_folders_are_walked_and_names_are_unique(head, tmp_path):
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(UserError, match="neither a picture nor a volume"):
         find_cases([tmp_path / "notes.txt"])
+
+
+def test_a_series_becomes_a_segmentation_object_in_its_place(tmp_path):
+    folder = tmp_path / "Planted"
+    write_dicom(folder, np.random.rand(32, 36, 4), seed=1)
+    for path in list(folder.iterdir()):
+        data = pydicom.dcmread(path)
+        data.PatientName, data.PatientID = "Planted^Erika", "ZX-4711-Q"
+        data.save_as(path)
+    cfg = load_config("mhs_vm_tiny_volumes_samples", overrides=["dicom_seg=True"])
+    MedicalSegmentationPredictor(cfg, None).predict([folder], tmp_path / "out", quiet=True)
+    found, labels = tmp_path / "out" / "patient.seg.dcm", nib.load(tmp_path / "out" / "patient.nii.gz")
+    segmentation = segread(found)
+    assert [s.SegmentLabel for s in segmentation.SegmentSequence] == ["grey matter", "white matter"]
+    back = segmentation.get_volume(
+        combine_segments=True
+    )  # slices, rows, columns; x to the left, y to the back
+    affine = np.diag((-1.0, -1.0, 1.0, 1.0)) @ back.affine[:, [2, 1, 0, 3]]
+    read = nib.as_closest_canonical(nib.Nifti1Image(back.array.transpose(2, 1, 0), affine))
+    written = nib.as_closest_canonical(labels)
+    assert len(np.unique(read.dataobj)) > 1
+    np.testing.assert_array_equal(read.dataobj, written.dataobj)
+    np.testing.assert_allclose(read.affine, written.affine, atol=1e-5)
+    own = {pydicom.dcmread(path).SOPInstanceUID for path in folder.iterdir()}
+    (series,) = segmentation.ReferencedSeriesSequence
+    assert {item.ReferencedSOPInstanceUID for item in series.ReferencedInstanceSequence} == own
+    assert find_leaks(tmp_path / "out", identities([folder])) == []
+
+
+def test_a_series_without_a_frame_of_reference_has_no_segmentation_object(tmp_path):
+    write_dicom(tmp_path / "scan", np.random.rand(8, 8, 2), seed=1)
+    for path in list((tmp_path / "scan").iterdir()):
+        data = pydicom.dcmread(path)
+        del data.FrameOfReferenceUID
+        data.save_as(path)
+    volume = read_volume(tmp_path / "scan")
+    labels = np.zeros(volume.shape, np.uint8)
+    with pytest.raises(UserError, match="no FrameOfReferenceUID"):
+        write_segmentation(tmp_path / "a.dcm", labels, volume, ("background", "brain"))
+    with pytest.raises(UserError, match="needs a DICOM series"):
+        write_segmentation(tmp_path / "a.dcm", labels, replace(volume, files=()), ("background", "brain"))
 
 
 def test_a_picture_for_a_network_of_volumes_is_told(tmp_path):

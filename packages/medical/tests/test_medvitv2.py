@@ -72,6 +72,27 @@ def test_a_window_as_large_as_the_map_is_full_attention_with_relative_bias():
     torch.testing.assert_close(neighborhood_attention(q, k, v, kernel_size=5, rpb=bias), full)
 
 
+def heard(module: nn.Module, tokens: Tensor, of: tuple[int, ...]) -> Tensor:
+    """Which tokens of `tokens` (1, …, C) the output at `of` depends on."""
+    tokens.requires_grad_()
+    module(tokens)[(0, *of)].square().sum().backward()
+    return tokens.grad[0].abs().amax(-1) > 0
+
+
+@pytest.mark.parametrize(("query", "rows", "columns"), [((4, 4), (3, 6), (3, 6)), ((0, 8), (0, 3), (6, 9))])
+def test_neighborhood_attention_mixes_its_window_and_nothing_else(query, rows, columns):
+    found = heard(NeighborhoodAttention(8, 2, kernel_size=3), torch.randn(1, 9, 9, 8), query)
+    window = torch.zeros(9, 9, dtype=torch.bool)
+    window[slice(*rows), slice(*columns)] = True
+    assert torch.equal(found, window)
+
+
+def test_pooled_attention_mixes_all_tokens_but_the_remainder_of_the_pooling():
+    module = PooledKeyAttention(8, 4, 2).eval()
+    found = heard(module, torch.randn(1, 15, 8), (14,))
+    assert found[:12].all() and found.tolist()[12:] == [False, False, True]  # 15 = 3 keys of 4, and the query
+
+
 # The Kolmogorov-Arnold network
 
 

@@ -99,7 +99,7 @@ class Volume:
         turn: nibabel's orientation (3, 2) of the file's own array.
         codes: NIfTI's codes of qform and sform.
         identity: what tells who the patient is; never to be shown.
-        is_dicom: whether it comes from a DICOM series.
+        files: of a DICOM series, in the order of the slices; none for other volumes.
     """
 
     values: Array
@@ -108,7 +108,7 @@ class Volume:
     turn: Array
     codes: tuple[int, int] = (1, 1)
     identity: frozenset[str] = field(default=frozenset(), repr=False)
-    is_dicom: bool = False
+    files: tuple[Path, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(cls, own: Array, affine: Array, **more: Any) -> Volume:
@@ -189,14 +189,15 @@ def read_labels(path: str | Path, classes: int, like: Volume | None = None) -> A
     Raises:
         UserError: as `read_volume` does; if a value is no class, or the labels have another place or shape.
     """
+    shown = conceal(str(path), like.identity) if like is not None else str(path)
     volume = read_volume(path)
-    check_labels(volume.values, classes, str(path))
+    check_labels(volume.values, classes, shown)
     if like is not None and volume.values.shape != like.values.shape:
         raise UserError(
-            f"labels {path} are {_by(volume.values.shape)}, their volume is {_by(like.values.shape)}"
+            f"labels {shown} are {_by(volume.values.shape)}, their volume is {_by(like.values.shape)}"
         )
     if like is not None and not np.allclose(volume.affine, like.affine, atol=1e-2):
-        raise UserError(f"labels {path} lie elsewhere than their volume: the affines differ")
+        raise UserError(f"labels {shown} lie elsewhere than their volume: the affines differ")
     return volume.values.astype(np.uint8)
 
 
@@ -274,7 +275,12 @@ def _silent_pydicom() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _read_tags(path: Path, tags: Sequence[str]) -> Any:
+def read_tags(path: Path, tags: Sequence[str]) -> Any:
+    """A DICOM file's dataset with these tags alone.
+
+    Raises:
+        UserError: if it is damaged or no DICOM file.
+    """
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
@@ -294,7 +300,7 @@ def find_series(folder: Path) -> list[list[Path]]:
     series = defaultdict(list)
     for path in sorted(p for p in folder.iterdir() if p.is_file() and p.stat().st_size > 132):
         if is_dicom(path) and path.name != "DICOMDIR":
-            series[str(_read_tags(path, ("SeriesInstanceUID",)).get("SeriesInstanceUID", ""))].append(path)
+            series[str(read_tags(path, ("SeriesInstanceUID",)).get("SeriesInstanceUID", ""))].append(path)
     return list(series.values())
 
 
@@ -319,11 +325,22 @@ def _safe(folder: Path, series: Sequence[Sequence[Path]]) -> str:
 
 def patient_identity(path: Path) -> frozenset[str]:
     """What a DICOM file says of who the patient is, in lower case: whole values, and the parts of names."""
-    header = _read_tags(path, PATIENT)
+    header = read_tags(path, PATIENT)
     with _silent_pydicom():  # a value is parsed when it is asked for
         values = [str(header.get(tag, "") or "").lower() for tag in PATIENT]
+        born = str(header.get("PatientBirthDate", "") or "")
     found = {part for value in values for part in (value, *re.split(r"[\^=, _\\\[\]']+", value))}
+    found.update(_dates(born))
     return frozenset(text for text in found if len(text) >= SHORTEST_TELLING)
+
+
+def _dates(date: str) -> list[str]:
+    """A birth date (YYYYMMDD) as people and programs write it."""
+    if not re.fullmatch(r"\d{8}", date):
+        return []
+    year, month, day = date[:4], date[4:6], date[6:]
+    orders = (year, month, day), (day, month, year), (month, day, year)
+    return [mark.join(order) for order in orders for mark in "-./_"]
 
 
 def conceal(text: str, identity: frozenset[str]) -> str:
@@ -341,7 +358,7 @@ def read_series(files: Sequence[Path]) -> Volume:
     """
     identity = patient_identity(files[0])
     where = f"DICOM series {conceal(str(files[0].parent), identity)}"
-    headers = [_read_tags(path, GEOMETRY) for path in files]
+    headers = [read_tags(path, GEOMETRY) for path in files]
     _check_alike(headers, where)
     rows, columns = (np.array(headers[0].ImageOrientationPatient[i : i + 3], float) for i in (0, 3))
     normal = np.cross(rows, columns)
@@ -359,7 +376,8 @@ def read_series(files: Sequence[Path]) -> Volume:
     affine = np.eye(4)
     affine[:3] = np.stack((rows * between_columns, columns * between_rows, step, places[0]), axis=1)
     affine[:2] *= -1  # DICOM counts to the left and to the back, RAS+ to the right and to the front
-    return Volume.of(finite(values, where), affine, identity=identity, is_dicom=True)
+    in_order = tuple(files[i] for i in order)
+    return Volume.of(finite(values, where), affine, identity=identity, files=in_order)
 
 
 def _check_alike(headers: Sequence[Any], where: str) -> None:
@@ -410,7 +428,7 @@ def _check_even(heights: Array, where: str) -> None:
 
 def _pixels(path: Path, shown: str) -> Array:
     """Values (columns, rows) of one file, float32, in the unit that the rescale slope gives."""
-    data = _read_tags(path, PIXELS)
+    data = read_tags(path, PIXELS)
     try:
         with _silent_pydicom():
             pixels = data.pixel_array.astype(np.float32)

@@ -12,8 +12,7 @@ from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
 
 from opsin.classification.predictor import ClassificationPredictor
-from opsin.medical.takes_volumes import TakesVolumes
-from opsin.medical.volumes import is_volume
+from opsin.medical.takes_volumes import TakesVolumes, holds_volume
 
 SHORTEST = 160  # pixels that a drawn slice has on its shorter side
 
@@ -23,7 +22,7 @@ class MedicalClassificationPredictor(TakesVolumes, ClassificationPredictor):
 
     def infer(self, image: NDArray[np.uint8], path: Path) -> BaseDataElement:
         """Scores and label; for a picture also where the model looked."""
-        if not is_volume(path):
+        if not holds_volume(path):
             return super().infer(image, path)
         batch = self.batch(image, path)
         with torch.inference_mode():

@@ -18,4 +18,5 @@ MEDICAL_CLASSIFICATION = Task(
     predictor="opsin.medical.classification.predictor:MedicalClassificationPredictor",
     samples="opsin.medical.classification.samples:write_samples",
     metric="medical/auc",
+    checks=("opsin.medical.privacy:check",),
 )

@@ -14,4 +14,5 @@ MEDICAL_PRETRAINING = Task(
     predictor="opsin.medical.pretraining.predictor:ReconstructionPredictor",
     samples="opsin.medical.pretraining.samples:write_samples",
     metric="pretraining/explained",
+    checks=("opsin.medical.privacy:check",),
 )

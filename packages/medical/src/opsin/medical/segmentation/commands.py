@@ -22,7 +22,7 @@ def check(
 ) -> int:
     """Says which layouts a data folder has and what is wrong with its cases; exit code 1 if something is."""
     from opsin.core.cli.show import show_line, show_table
-    from opsin.medical.segmentation.datasets.checks import check_folder
+    from opsin.medical.checks import check_folder
 
     reports = check_folder(folder, classes)
     rows = [
@@ -42,10 +42,14 @@ def privacy(
     """Looks for patients' names, numbers and birth dates in results; exit code 1 if one is there."""
     from opsin.core.cli.show import show_line, show_table
     from opsin.medical.privacy import find_leaks, identities
+    from opsin.medical.volumes import conceal
 
-    leaks = find_leaks(results, identities(dicom))
+    identity = identities(dicom)
+    leaks = find_leaks(results, identity)
     if leaks:
-        show_table(("what tells", "file"), [(leak.where, str(leak.path)) for leak in leaks])
+        show_table(
+            ("what tells", "file"), [(leak.where, conceal(str(leak.path), identity)) for leak in leaks]
+        )
         return 1
     show_line(f"nothing in {results} tells who the patients are")
     return 0

@@ -2,7 +2,8 @@
 
     photo.jpg            OUT/photo.png            classes as grey values, in the picture's size
     scan.nii.gz          OUT/scan.nii.gz          classes with the scan's own affine
-    series/*.dcm         OUT/series.nii.gz        the same
+    series/*.dcm         OUT/series.nii.gz        the same; with `dicom_seg = True` in the config also
+                         OUT/series.seg.dcm       a DICOM segmentation object
                          OUT/pictures/….png       the picture, or three planes, with the classes tinted
                          OUT/volumes.csv          millilitres of every class in every volume
                          OUT/predictions.json
@@ -16,9 +17,8 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,41 +26,22 @@ import torch
 from mmengine.config import Config
 from numpy.typing import NDArray
 
-from opsin.core.data.image import IMAGE_SUFFIXES, read_image, write_image
+from opsin.core.data.image import read_image, write_image
 from opsin.core.engine.predictor import Predictor, Source
 from opsin.core.errors import UserError
 from opsin.core.files import write_atomically
+from opsin.medical.cases import Case, find_cases
 from opsin.medical.segmentation.datasets.dataset import LUMA
+from opsin.medical.segmentation.dicom_seg import write_segmentation
 from opsin.medical.segmentation.visualization import three_planes, tinted
 from opsin.medical.volumes import (
     Volume,
     axial_slices,
-    conceal,
-    find_series,
     from_axial_slices,
-    is_volume,
-    patient_identity,
     read_series,
     read_volume,
-    stem,
     write_labels,
 )
-
-
-@dataclass(frozen=True)
-class Case(Source):
-    """One thing to segment.
-
-    Its `path` is what records call it, and its `name`, without a suffix, what its outputs are called; neither
-    tells who the patient is.
-
-    Attributes:
-        files: its file, or a DICOM series' files.
-        kind: what it is.
-    """
-
-    files: tuple[Path, ...] = ()
-    kind: Literal["picture", "volume", "series"] = "picture"
 
 
 class MedicalSegmentationPredictor(Predictor):
@@ -76,6 +57,7 @@ class MedicalSegmentationPredictor(Predictor):
         default = (0, 255) if len(self.classes) == 2 else tuple(range(len(self.classes)))
         self.label_values = np.array(cfg.get("label_values", default), np.uint8)
         self.channels = int(cfg.get("channels", 1))
+        self.dicom_seg = bool(cfg.get("dicom_seg", False))
 
     def sources(self, inputs: Sequence[Path]) -> list[Source]:
         """What to segment: the pictures, volumes and DICOM series that `inputs` name."""
@@ -123,6 +105,10 @@ class MedicalSegmentationPredictor(Predictor):
             )
         labels = from_axial_slices(found)
         write_labels(out / case.name.with_name(case.name.name + ".nii.gz"), labels, volume)
+        if self.dicom_seg and volume.files:
+            write_segmentation(
+                out / case.name.with_name(f"{case.name.name}.seg.dcm"), labels, volume, self.classes
+            )
         write_image(_picture_path(out, case), three_planes(volume.values, labels, volume.spacing))
         return {
             "shape": list(volume.shape),
@@ -154,65 +140,3 @@ class MedicalSegmentationPredictor(Predictor):
 
 def _picture_path(out: Path, case: Case) -> Path:
     return out / "pictures" / case.name.with_name(case.name.name + ".png")
-
-
-def find_cases(inputs: Sequence[Path]) -> list[Case]:
-    """The pictures, volumes and DICOM series that `inputs` name, folders walked; output names are unique.
-
-    Raises:
-        UserError: if an input is not there, is of an unknown kind, or a folder holds nothing to segment.
-    """
-    cases: list[Case] = []
-    for given in map(Path, inputs):
-        if given.is_dir():
-            found = _walk(given, given)
-            if not found:
-                raise UserError(f"no picture, volume or DICOM series in {given}")
-            cases += found
-        elif not given.exists():
-            raise UserError(f"no file or folder at {given}")
-        elif (case := _file(given, Path(given.name))) is not None:
-            cases.append(case)
-        else:
-            raise UserError(f"{given} is neither a picture nor a volume")
-    return _with_unique_names(cases)
-
-
-def _walk(folder: Path, root: Path) -> list[Case]:
-    cases = []
-    series = find_series(folder)
-    for number, files in enumerate(series, 1):
-        name = (folder.relative_to(root) if folder != root else Path(folder.resolve().name)).as_posix()
-        identity = patient_identity(files[0])
-        ending = f"_{number}" if len(series) > 1 else ""
-        shown = Path(conceal(f"{folder}{ending}", identity))
-        cases.append(Case(shown, Path(conceal(name + ending, identity)), tuple(files), "series"))
-    in_series = {path for files in series for path in files}
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            cases += _walk(path, root)
-        elif path not in in_series and (case := _file(path, path.relative_to(root))) is not None:
-            cases.append(case)
-    return cases
-
-
-def _file(path: Path, name: Path) -> Case | None:
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return Case(path, name.with_suffix(""), (path,), "picture")
-    if path.suffix.lower() == ".dcm":
-        identity = patient_identity(path)
-        concealed = Path(conceal(name.with_suffix("").as_posix(), identity))
-        return Case(Path(conceal(str(path), identity)), concealed, (path,), "series")
-    if is_volume(path) and path.suffix != ".img":
-        return Case(path, name.with_name(stem(path)), (path,), "volume")
-    return None
-
-
-def _with_unique_names(cases: Sequence[Case]) -> list[Case]:
-    taken: dict[Path, int] = {}
-    unique = []
-    for case in cases:
-        count = taken[case.name] = taken.get(case.name, 0) + 1
-        name = case.name if count == 1 else case.name.with_name(f"{case.name.name}_{count}")
-        unique.append(replace(case, name=name))
-    return unique

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from opsin.core.data.image import read_image, write_image
-from opsin.core.errors import UserError
 from opsin.core.files import write_atomically
+from opsin.medical.segmentation.datasets.mni152 import mni152
 from opsin.medical.segmentation.datasets.pictures import GREY_STEP
 from opsin.medical.volumes import axial_slices
 
@@ -92,32 +92,10 @@ def retina() -> tuple[Array, Array, Array]:
     return picture, inside & (ridges > np.quantile(ridges[inside], 1 - VESSEL_SHARE)), inside
 
 
-@cache
-def brain() -> tuple[Array, Array]:
-    """MNI152's template, from nilearn's wheel, (X, Y, Z) 0 to 1, and classes, at `SPACING`, RAS+ orientation.
-
-    Raises:
-        UserError: if nilearn does not carry it.
-    """
-    import nilearn
-
-    folder = Path(nilearn.__file__).parent / "datasets" / "data"
-    parts = {}
-    for kind in ("t1", "gm", "wm"):
-        path = folder / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
-        if not path.is_file():
-            raise UserError(f"nilearn carries no {path.name}", "pip install nilearn")
-        image: Any = nib.load(path)
-        parts[kind] = ndimage.zoom(image.get_fdata(dtype=np.float32), 1 / SPACING, order=1) / 255
-    background = 1 - parts["gm"] - parts["wm"]
-    classes = np.stack([background, parts["gm"], parts["wm"]]).argmax(0)
-    return parts["t1"], classes.astype(np.uint8)
-
-
 def subject(number: int, seed: int) -> tuple[Array, Array]:
     """A deformed brain (X, Y, Z), float32 from 0 on, and its classes, uint8."""
     rng = np.random.default_rng([seed, number])
-    image, classes = brain()
+    image, classes = mni152(SPACING)
     centre = (np.array(image.shape) - 1) / 2
     matrix = np.eye(3) + rng.normal(0, 0.05, (3, 3))
     grid = np.stack(np.meshgrid(*map(np.arange, image.shape), indexing="ij")).astype(np.float32)
@@ -229,7 +207,7 @@ def write_dicom(directory: Path, image: Array, seed: int) -> None:
         data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = MRImageStorage
         own = generate_uid(entropy_srcs=["opsin", str(seed), str(index)])
         data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = own
-        data.SeriesInstanceUID = data.StudyInstanceUID = uid
+        data.SeriesInstanceUID = data.StudyInstanceUID = data.FrameOfReferenceUID = uid
         data.Modality, data.PatientName, data.PatientID = "MR", "Nobody", "no-patient"
         data.Rows, data.Columns, data.SamplesPerPixel = image.shape[1], image.shape[0], 1
         data.PhotometricInterpretation = "MONOCHROME2"

@@ -16,4 +16,5 @@ MEDICAL_SEGMENTATION = Task(
     samples="opsin.medical.segmentation.samples:write_samples",
     metric="seg/dice",
     commands=("opsin.medical.segmentation.commands",),
+    checks=("opsin.medical.privacy:check",),
 )

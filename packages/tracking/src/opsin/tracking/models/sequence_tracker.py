@@ -8,9 +8,9 @@ from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModel
 from torch import Tensor
 
+from opsin.core.bare_network import BareNetworkLoading
 from opsin.core.data.image import read_image
 from opsin.core.errors import UserError
 from opsin.registry import MODELS
@@ -26,7 +26,7 @@ ROLES = ("template", "online", "search")
 
 
 @MODELS.register_module()
-class SequenceTracker(BaseModel):
+class SequenceTracker(BareNetworkLoading):
     """Learns boxes (stage 1): 2 (1 - CIoU) + 5 L1 of the corners, in frames that show the target.
 
     Args:
@@ -110,19 +110,6 @@ class SequenceTracker(BaseModel):
         sample.pred_boxes = torch.tensor(boxes, dtype=torch.float64)
         sample.pred_scores, sample.seconds = torch.tensor(scores), torch.tensor(seconds)
         return sample
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Tensor], prefix: str, *torch_arguments: Any
-    ) -> None:
-        """Takes an authors' file too, which holds the network's tensors alone, by the network's own names."""
-        network = f"{prefix}network."
-        if not any(name.startswith(network) for name in state_dict):
-            bare = {
-                n.removeprefix(prefix): state_dict.pop(n) for n in list(state_dict) if n.startswith(prefix)
-            }
-            own = self.network.from_published(bare)
-            state_dict.update({f"{network}{name}": tensor for name, tensor in own.items()})
-        super()._load_from_state_dict(state_dict, prefix, *torch_arguments)
 
 
 @MODELS.register_module()

@@ -21,6 +21,7 @@ from opsin.core.errors import UserError
 from opsin.registry import DATASETS
 
 SPLITS = ("train", "val", "test")
+UNREADABLE = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 @DATASETS.register_module()
@@ -78,6 +79,19 @@ class MedMNIST(Dataset):
         ]
 
 
+def splits_of(file: Path) -> list[str]:
+    """The splits whose pictures a file holds.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            return [split for split in SPLITS if f"{split}_images" in content.files]
+    except UNREADABLE as error:
+        raise _damaged(file, error) from error
+
+
 def read_split(file: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Pictures (N, H, W) or (N, H, W, 3) and labels (N, C) of one split.
 
@@ -92,8 +106,8 @@ def read_split(file: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[np.in
                 has = ", ".join(content.files) or "nothing"
                 raise UserError(f"{file} lacks {' and '.join(missing)}", f"it has {has}")
             images, labels = (np.asarray(content[name]) for name in names)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{file} is truncated or no .npz file ({str(error)[:80]})") from error
+    except UNREADABLE as error:
+        raise _damaged(file, error) from error
     grey_or_colour = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] == 3)
     if images.dtype != np.uint8 or not grey_or_colour:
         raise UserError(
@@ -105,3 +119,7 @@ def read_split(file: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[np.in
     if labels.size and labels.min() < 0:
         raise UserError(f"{file}: {names[1]} has negative labels")
     return images, labels.astype(np.int64)
+
+
+def _damaged(file: Path, error: BaseException) -> UserError:
+    return UserError(f"{file} is truncated or no .npz file ({str(error)[:80]})")

@@ -17,7 +17,7 @@ from mmengine.structures import BaseDataElement
 
 from opsin.core.errors import UserError
 from opsin.medical.pretraining.models.uni4eye.targets import gradient_map, volume_gradient_map
-from opsin.medical.volumes import read_volume
+from opsin.medical.volumes import conceal, read_volume
 from opsin.registry import TRANSFORMS
 
 Results = dict[str, Any]
@@ -50,10 +50,11 @@ class LoadVolume(BaseTransform):
         Raises:
             UserError: if it can't be read, or all its voxels are alike.
         """
-        values = read_volume(results["img_path"]).values
+        volume = read_volume(results["img_path"])
+        values = volume.values
         found = np.argwhere(values != values[0, 0, 0])
         if not len(found):
-            raise UserError(f"volume {results['img_path']} is constant")
+            raise UserError(f"volume {conceal(results['img_path'], volume.identity)} is constant")
         low, high = found.min(0), found.max(0) + 1
         results["ori_shape"] = values.shape
         results["volume"] = values[tuple(slice(*ends) for ends in zip(low, high, strict=True))]

@@ -1,5 +1,5 @@
 # Grey and white matter of slices: --data DIR/slices
-_base_ = ["./_base_/slices.py", "./_base_/short.py"]
+_base_ = ["./_base_/slices.py", "./_base_/multi_scale_attention_tiny.py", "./_base_/short.py"]
 classes = ("background", "grey matter", "white matter")
 label_values = (0, 63, 126)
 train_dataloader = dict(
@@ -22,14 +22,3 @@ val_dataloader = dict(dataset=dict(classes=classes))
 test_dataloader = dict(dataset=dict(classes=classes))
 val_evaluator = dict(classes=classes)
 test_evaluator = val_evaluator
-model = dict(
-    network=dict(
-        num_classes=3,
-        channels=16,
-        depths=(1, 1, 1, 1),
-        groups=4,
-        width_per_group=4,
-        stem_channels=16,
-        unused_layers=False,
-    )
-)

@@ -12,7 +12,16 @@ from pathlib import Path
 
 from opsin.core.errors import UserError
 from opsin.medical.segmentation.datasets.dataset import MedicalDataset, Results
-from opsin.medical.volumes import axial_slices, find_series, is_volume, read_labels, read_volume, stem
+from opsin.medical.volumes import (
+    axial_slices,
+    conceal,
+    find_series,
+    is_volume,
+    patient_identity,
+    read_labels,
+    read_volume,
+    stem,
+)
 from opsin.registry import DATASETS
 
 LAYOUTS = (("images", "labels"), ("imagesTr", "labelsTr"))
@@ -42,7 +51,11 @@ class VolumeDataset(MedicalDataset):
             case = stem(path) if path.is_file() else path.name
             partner = by_stem.get(case, by_stem.get(case.removesuffix("_0000")))
             if partner is None:
-                raise UserError(f"volume {path} has no labels in {labels}", "labels bear the volumes' names")
+                identity = patient_identity(find_series(path)[0][0]) if path.is_dir() else frozenset()
+                raise UserError(
+                    conceal(f"volume {path} has no labels in {labels}", identity),
+                    "labels bear the volumes' names",
+                )
             entries.append(dict(img_path=str(path), label_path=str(partner), case=case))
         return entries
 

@@ -9,10 +9,10 @@ import monai.losses
 import monai.networks.nets
 import numpy as np
 import torch
-from mmengine.model import BaseModel
 from monai.inferers import SimpleInferer, SlidingWindowInferer
 from torch import Tensor, nn
 
+from opsin.core.bare_network import BareNetworkLoading
 from opsin.core.errors import UserError, unknown
 from opsin.medical.segmentation.datasets.sample import SegmentationSample
 from opsin.medical.segmentation.datasets.transforms import zoom
@@ -22,7 +22,7 @@ Config = dict[str, Any]
 
 
 @MODELS.register_module()
-class MedicalSegmentor(BaseModel):
+class MedicalSegmentor(BareNetworkLoading):
     """A network from pictures or volumes to logits of the same size, its loss, and its way of predicting.
 
     Args:
@@ -123,19 +123,6 @@ class MedicalSegmentor(BaseModel):
         if probabilities.shape[1] == 1:
             return (probabilities[:, 0] >= self.threshold).byte().cpu()
         return probabilities.argmax(1).byte().cpu()
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Tensor], prefix: str, *torch_arguments: Any
-    ) -> None:
-        """Takes an authors' file too, which holds the network's tensors alone, by their own names."""
-        network = f"{prefix}network."
-        if not any(name.startswith(network) for name in state_dict):
-            convert = getattr(self.network, "from_published", dict)
-            bare = {
-                n.removeprefix(prefix): state_dict.pop(n) for n in list(state_dict) if n.startswith(prefix)
-            }
-            state_dict.update({f"{network}{name}": tensor for name, tensor in convert(bare).items()})
-        super()._load_from_state_dict(state_dict, prefix, *torch_arguments)
 
 
 def targets(data_samples: Sequence[SegmentationSample] | None) -> Tensor:

@@ -1,4 +1,5 @@
 # Skin lesions. Data: DATA/train and DATA/val, each with images/ and masks/.
+_base_ = "./loaders.py"
 data_root = "data/isic/"
 classes = ("background", "lesion")
 channels = 3
@@ -24,18 +25,14 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=32,
     num_workers=4,
-    persistent_workers=True,
     drop_last=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
+    sampler=dict(type="DefaultSampler"),
     dataset=dict(
         type="opsin.ImageMaskDataset", data_root=data_root + "train", classes=classes, pipeline=train_pipeline
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
     num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="opsin.ImageMaskDataset",
         data_root=data_root + "val",

@@ -1,6 +1,7 @@
 # A training of a minute or less on the sample data (opsin samples medical_segmentation DIR).
 _base_ = "opsin::_base_/runtime.py"
 task = "medical_segmentation"
+dicom_seg = False  # True: of a DICOM series also a DICOM segmentation object
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=150, val_interval=75)
 val_cfg = dict()
 test_cfg = dict()

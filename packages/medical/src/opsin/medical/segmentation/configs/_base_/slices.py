@@ -1,4 +1,5 @@
 # Grey slices of subjects. Data: DATA/train, DATA/val and DATA/test, each with Img/ and GT/.
+_base_ = "./loaders.py"
 data_root = "data/chaos/"
 classes = ("background", "liver", "right kidney", "left kidney", "spleen")
 channels = 1
@@ -21,18 +22,13 @@ test_pipeline = [dict(type="opsin.MonaiTransforms", transforms=[scale]), dict(ty
 train_dataloader = dict(
     batch_size=8,
     num_workers=4,
-    persistent_workers=True,
     drop_last=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
+    sampler=dict(type="DefaultSampler"),
     dataset=dict(
         type="opsin.SliceDataset", data_root=data_root + "train", classes=classes, pipeline=train_pipeline
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="opsin.SliceDataset",
         data_root=data_root + "val",
@@ -42,10 +38,6 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = dict(
-    batch_size=1,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="opsin.SliceDataset",
         data_root=data_root + "test",
@@ -56,8 +48,3 @@ test_dataloader = dict(
 )
 val_evaluator = dict(type="opsin.SubjectDiceMetric", classes=classes)
 test_evaluator = val_evaluator
-model = dict(
-    type="opsin.MedicalSegmentor",
-    network=dict(type="opsin.MultiScaleAttention"),
-    loss=dict(type="opsin.GuidedAttentionLoss"),
-)

@@ -1,4 +1,5 @@
 # Abdominal organs. Data: TransUNet's preparation of Synapse, train_npz/, test_vol_h5/ and lists/.
+_base_ = "./loaders.py"
 data_root = "data/Synapse/"
 classes = (
     "background",
@@ -15,9 +16,8 @@ channels = 1
 train_dataloader = dict(
     batch_size=32,
     num_workers=4,
-    persistent_workers=True,
     drop_last=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
+    sampler=dict(type="DefaultSampler"),
     dataset=dict(
         type="opsin.SynapseDataset",
         split="train",
@@ -31,10 +31,6 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="opsin.SynapseDataset",
         split="test",

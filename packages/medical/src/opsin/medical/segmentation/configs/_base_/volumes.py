@@ -1,20 +1,13 @@
 # Volumes and their labels. Data: DATA/train and DATA/val, each with images/ and labels/.
+_base_ = "./loaders.py"
 data_root = "data/volumes/"
 classes = ("background", "grey matter", "white matter")
 channels = 1
 normalise = dict(type="NormalizeIntensityd", keys="img", nonzero=True)
 train_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type="InfiniteSampler", shuffle=True),
     dataset=dict(type="opsin.VolumeDataset", data_root=data_root + "train", classes=classes, cache_num=16),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type="opsin.VolumeDataset",
         data_root=data_root + "val",

@@ -12,6 +12,7 @@ joined heads and the projection after it are gone.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -228,24 +229,12 @@ class VSSGate(VSSUnGated):
 
     Args:
         dim: channels d; the inner width is d too.
-        heads: see `MHSM`, as for the next two.
-        with_proj: see there.
-        gfu_t: see there.
-        d_state: states a channel.
-        dropout: dropout of the result.
+        heads: see `MHSM`.
+        settings: those of `VSSUnGated`.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        heads: int = 4,
-        *,
-        with_proj: bool = True,
-        gfu_t: float = 0.5,
-        d_state: int = 16,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__(dim, heads, with_proj=with_proj, gfu_t=gfu_t, d_state=d_state, dropout=dropout)
+    def __init__(self, dim: int, heads: int = 4, **settings: Any) -> None:
+        super().__init__(dim, heads, **settings)
         self.in_proj = nn.Linear(dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
