@@ -22,6 +22,8 @@ TEXT_SUFFIXES = (".csv", ".json", ".log", ".py", ".txt", ".yaml", ".md", ".html"
 PIECE = 1 << 22  # bytes that are searched at once
 DICOM_EXTENSION = 2  # NIfTI's code of a header extension that holds DICOM tags
 
+BinaryStream = IO[bytes] | gzip.GzipFile
+
 
 @dataclass(frozen=True)
 class Leak:
@@ -89,7 +91,7 @@ def _content_tells(path: Path, secrets: Sequence[str]) -> bool:
     return False
 
 
-def _unpacked(path: Path) -> Iterator[IO[bytes]]:
+def _unpacked(path: Path) -> Iterator[BinaryStream]:
     """The packed parts of a file, as streams of what they hold."""
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
@@ -104,7 +106,7 @@ def _unpacked(path: Path) -> Iterator[IO[bytes]]:
                         yield stream
 
 
-def _stream_tells(stream: IO[bytes], wanted: Sequence[bytes]) -> bool:
+def _stream_tells(stream: BinaryStream, wanted: Sequence[bytes]) -> bool:
     overlap = max(map(len, wanted), default=1) - 1
     last = b""
     while piece := stream.read(PIECE):

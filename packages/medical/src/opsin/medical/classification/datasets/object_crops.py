@@ -41,7 +41,7 @@ class ObjectCrops(Dataset):
         objects = DATASETS.build({"pipeline": [], "test_mode": True, **self.source})
         self._metainfo["classes"] = tuple(objects.metainfo["classes"])
         by_class = defaultdict(list)
-        samples = []
+        samples: list[dict[str, Any]] = []
         for index in range(len(objects)):
             entry = objects.get_data_info(index)
             for found in entry["instances"]:
