@@ -6,8 +6,9 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
+from opsin.core.engine.tiled import tile_corners, tiles
 from opsin.core.errors import UserError
-from opsin.detection.tiling import merge, tile_corners, tiles
+from opsin.detection.tiling import merge
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,7 @@ from mmcv.ops import batched_nms
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from opsin.core.engine.tiled import Tile, tile_corners, tiles
-
-__all__ = ["CONTAINED", "Tile", "merge", "tile_corners", "tiles"]
+from opsin.core.engine.tiled import Tile
 
 CONTAINED = 0.8
 """A box of which this share lies in a surer one of its class is a piece of it, cut off by a tile's border."""
