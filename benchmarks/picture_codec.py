@@ -1,6 +1,6 @@
 """Rate, distortion, speed and robustness of the learned codec, against JPEG, WebP and AVIF of Pillow.
 
-    python benchmarks/picture_codec.py rate  CONFIG CHECKPOINT PICTURES… [--out CURVES.png]
+    python benchmarks/picture_codec.py rate  CONFIG PICTURES… --checkpoints ONE_A_LAMBDA… [--out CURVES.png]
     python benchmarks/picture_codec.py speed CONFIG [CHECKPOINT] PICTURE
     python benchmarks/picture_codec.py peer  PICTURE        (where CompressAI is installed)
     python benchmarks/picture_codec.py fuzz  [--inputs 100000]
@@ -36,6 +36,7 @@ from opsin.restoration.compression.bitstream.codec import Codec, to_input, to_pi
 from opsin.restoration.compression.bitstream.container import CompressedPicture, Streams
 from opsin.restoration.compression.bitstream.context import FixedPointContext, FloatContext
 from opsin.restoration.compression.compressor import load_codec
+from opsin.restoration.compression.metrics import bd_rate
 from opsin.restoration.compression.models import SegPIC
 from opsin.restoration.compression.visualization import plot_curves
 from opsin.restoration.metrics import psnr
@@ -93,36 +94,44 @@ def at_rate(curve: list[tuple[float, float]], rate: float) -> float:
     return float(np.interp(math.log(rate), np.log(bpp), quality, left=math.nan, right=math.nan))
 
 
-def measure_rate(config: str, checkpoint: Path, paths: list[Path], out: Path | None) -> None:
-    pictures = [read_image(path) for path in paths]
+def measured(config: str, checkpoint: Path, paths: list[Path]) -> dict[str, float]:
+    """Prints what each picture takes with a trained network, and gives the means."""
     exact = load_codec(config, checkpoint)
     floating = Codec(exact.network, FloatContext(exact.network))
     rows: list[dict[str, float]] = []
-    for picture in pictures:
+    print(f"{config} {checkpoint}")
+    for path in paths:
+        picture = read_image(path)
         reconstruction, coded = exact.forward(picture)
         _, float_coded = floating.forward(picture)
-        rows.append(
-            {
-                "bytes": len(exact.to_file(coded, picture.shape[:2])),
-                "estimate": sum(coded.bits.values()) / 8,
-                "float bytes": len(floating.to_file(float_coded, picture.shape[:2])),
-                "float estimate": sum(float_coded.bits.values()) / 8,
-                "psnr": psnr(to_picture(reconstruction), picture),
-                "bpp": 8 * len(exact.to_file(coded, picture.shape[:2])) / picture[..., 0].size,
-            }
-        )
-    for path, row in zip(paths, rows, strict=True):
+        size = len(exact.to_file(coded, picture.shape[:2]))
+        row = {
+            "bytes": size,
+            "estimate": sum(coded.bits.values()) / 8,
+            "float bytes": len(floating.to_file(float_coded, picture.shape[:2])),
+            "psnr": psnr(to_picture(reconstruction), picture),
+            "bpp": 8 * size / picture[..., 0].size,
+        }
+        rows.append(row)
         print(path.name, {name: round(value, 4) for name, value in row.items()})
     total = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     print("mean", {name: round(value, 4) for name, value in total.items()})
     print(f"file over estimate: {100 * (total['bytes'] / total['estimate'] - 1):+.3f} %")
     print(f"exact over float, bytes: {100 * (total['bytes'] / total['float bytes'] - 1):+.3f} %")
-    curves = pillow_curves(pictures)
+    return total
+
+
+def measure_rate(config: str, checkpoints: list[Path], paths: list[Path], out: Path | None) -> None:
+    totals = [measured(config, checkpoint, paths) for checkpoint in checkpoints]
+    ours = [(total["bpp"], total["psnr"]) for total in totals]
+    curves = pillow_curves([read_image(path) for path in paths])
     for name, curve in curves.items():
-        least = min(curve)
-        print(f"{name} at {total['bpp']:.4f} bpp: {at_rate(curve, total['bpp']):.2f} dB (least: {least})")
+        at = [f"{rate:.4f} bpp: {at_rate(curve, rate):.2f} dB" for rate, _ in ours]
+        print(f"{name} at {'; '.join(at)} (least: {min(curve)})")
+        if len(ours) > 1:
+            print(f"BD-rate over {name}: {bd_rate(curve, ours):+.1f} %")
     if out:
-        plot_curves({**curves, "opsin": [(total["bpp"], total["psnr"])]}, out, quality="PSNR (dB)")
+        plot_curves({**curves, "opsin": ours}, out, quality="PSNR (dB)")
 
 
 def timed(function: Any, *arguments: Any) -> tuple[Any, float]:
@@ -288,7 +297,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True, dest="command")
     rate = commands.add_parser("rate")
     rate.add_argument("config")
-    rate.add_argument("checkpoint", type=Path)
+    rate.add_argument("--checkpoints", type=Path, nargs="+", required=True)
     rate.add_argument("pictures", type=Path, nargs="+")
     rate.add_argument("--out", type=Path)
     speed = commands.add_parser("speed")
@@ -302,7 +311,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.command == "rate":
-        measure_rate(given.config, given.checkpoint, given.pictures, given.out)
+        measure_rate(given.config, given.checkpoints, given.pictures, given.out)
     elif given.command == "speed":
         measure_speed(given.config, given.checkpoint, given.picture)
     elif given.command == "peer":

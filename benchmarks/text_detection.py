@@ -1,7 +1,7 @@
 """MAYOR's three ideas on the sample data: each taken out alone, and all of them, at one training budget.
 
     opsin samples text_detection data/text
-    python benchmarks/text_detection.py data/text WORK_DIR --seeds 0 1 --epochs 4
+    python benchmarks/text_detection.py data/text WORK_DIR --seeds 0 1 --epochs 12
 
 Prints a table of the test pictures of the Total-Text-like samples; a run that WORK_DIR has already is not
 repeated. CPU seconds are the training's, of one thread.
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("work_dir", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=12)
     given = parser.parse_args()
     results: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
     for seed in given.seeds:

@@ -466,7 +466,9 @@ def test_polygons_come_back_in_pixels_of_the_original_picture():
         plain = model.test_step(data)[0].pred_instances
         data["data_samples"][0].set_metainfo({"ori_shape": (128, 288), "scale_factor": (1 / 3, 1 / 2)})
         scaled = model.test_step(data)[0].pred_instances
-    assert torch.allclose(scaled.bboxes[0], plain.bboxes[0] * torch.tensor([3.0, 2, 3, 2]), atol=1e-3)
+    # what is too thin for an outline in small pixels can have one in large ones: the same one is sought
+    same = int((scaled.scores - plain.scores[0]).abs().argmin())
+    assert torch.allclose(scaled.bboxes[same], plain.bboxes[0] * torch.tensor([3.0, 2, 3, 2]), atol=1e-3)
     assert max(p[:, 0].max() for p in scaled.polygons) > 200
 
 
