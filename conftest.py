@@ -17,6 +17,6 @@ def no_scope_of_an_earlier_test():
 
 @pytest.fixture(autouse=True, scope="module")
 def imported_modules_are_no_garbage():
-    """mmengine collects garbage for each data set it builds: a second each time, if all modules are searched."""
+    """Each data set that mmengine builds collects garbage: seconds, if all modules are searched."""
     gc.collect()
     gc.freeze()

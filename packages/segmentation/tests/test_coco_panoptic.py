@@ -123,6 +123,31 @@ def test_unknown_category_is_named(broken: Path) -> None:
         read(broken)
 
 
+def test_index_beyond_the_palette_of_an_id_png_is_named(broken: Path) -> None:
+    """Decoders show such pixels black, which would be no segment."""
+    path = broken / "annotations/panoptic_train/0000.png"
+    plain = read(broken)[0]
+    with Image.open(path) as colours:
+        indexed = colours.quantize(dither=Image.Dither.NONE)
+    indexed.save(path)
+    np.testing.assert_array_equal(read(broken)[0]["gt_seg_map"], plain["gt_seg_map"])
+    count = len(indexed.getpalette()) // 3
+    indexed.putpixel((0, 0), count + 3)
+    indexed.save(path)
+    words = rf"0000.png holds index {count + 3}, beyond its palette of {count} colours"
+    with pytest.raises(UserError, match=words):
+        read(broken)[0]
+
+
+def test_more_categories_than_a_map_can_hold_are_refused(broken: Path) -> None:
+    def add(content: dict[str, Any]) -> None:
+        content["categories"] += [{"id": 100 + n, "name": f"c{n}", "isthing": 0} for n in range(250)]
+
+    change_json(broken, add)
+    with pytest.raises(UserError, match=r"panoptic_train.json has 257 categories; a map holds at most 255"):
+        read(broken)
+
+
 def test_size_mismatch_is_named(broken: Path) -> None:
     Image.new("RGB", (5, 4)).save(broken / "annotations/panoptic_train/0000.png")
     with pytest.raises(UserError, match=r"0000.png and image .*0000.jpg differ in size: 5x4 and 128x128"):

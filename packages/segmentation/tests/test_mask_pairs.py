@@ -129,6 +129,28 @@ def test_label_beyond_eight_bits_is_named(pairs: Path) -> None:
         read(pairs)[0]
 
 
+def test_an_index_beyond_the_masks_own_palette_is_judged_by_the_classes(pairs: Path) -> None:
+    labels = np.tile(np.array([0, 1, 2, 2, 1, 7], np.uint8), (4, 1))
+    coloured = Image.fromarray(labels)
+    coloured.putpalette(range(15))  # of 5 colours
+    save(pairs / "masks/first.png", coloured)
+    with pytest.raises(UserError, match=r"masks/first.png holds label 7, outside the 3 classes"):
+        read(pairs)[0]
+    assert read(pairs, classes=list("abcdefgh"))[0]["gt_seg_map"].max() == 7
+
+
+def test_negative_label_is_named(pairs: Path) -> None:
+    Image.fromarray(np.full((4, 6), -1, np.int32)).save(pairs / "masks/first.tif")
+    (pairs / "masks/second.png").rename(pairs / "masks/second.tif")
+    with pytest.raises(UserError, match=r"first.tif holds label -1, outside the 3 classes"):
+        read(pairs, mask_suffix=".tif")[0]
+
+
+def test_palette_of_another_length_than_the_classes_is_refused(pairs: Path) -> None:
+    with pytest.raises(UserError, match="2 colours for 3 classes"):
+        read(pairs, palette=[(200, 0, 0), (0, 200, 0)])
+
+
 def test_colour_picture_is_no_index_mask(pairs: Path) -> None:
     save(pairs / "masks/first.png", np.zeros((4, 6, 3), np.uint8))
     with pytest.raises(UserError, match=r"masks/first.png holds colours \(RGB\), not class indices"):

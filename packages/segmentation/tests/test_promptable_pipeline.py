@@ -1,16 +1,11 @@
-"""The way of the promptable task: picture files to a trained, resumed, measured model, masks and the page."""
+"""The way of the promptable task: picture files to a trained, resumed, measured model, and masks."""
 
 from __future__ import annotations
 
-import base64
-import http.client
 import json
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -30,7 +25,6 @@ from opsin.segmentation.promptable.models.prompt_sampling import box_prompts
 from opsin.segmentation.promptable.predictor import PromptablePredictor
 from opsin.segmentation.promptable.prompts import Prompts
 from opsin.segmentation.promptable.samples import write_samples
-from opsin.segmentation.promptable.web_page import LOOPBACK, PageServer
 
 pytestmark = pytest.mark.xdist_group("promptable")  # the training that they share is done once
 
@@ -125,21 +119,22 @@ def box_baseline(data: Path) -> float:
 
 @pytest.mark.slow
 def test_training_beats_the_filled_box(tmp_path: Path) -> None:
-    write_samples(tmp_path / "data")
-    cfg = config(tmp_path / "data", "train_cfg.val_interval=300")
-    trainer = runner.train(cfg, tmp_path / "work")
+    write_samples(tmp_path / "data", train=48, val=12)
+    schedule = ("train_cfg.max_iters=100", "train_cfg.val_interval=100", "param_scheduler.1.end=100")
+    trainer = runner.train(config(tmp_path / "data", *schedule), tmp_path / "work")
     reached = float(trainer.message_hub.get_scalar("val/promptable/mIoU").current())
-    assert reached > box_baseline(tmp_path / "data") + 5
+    assert reached > box_baseline(tmp_path / "data") + 2
 
 
-def test_loss_falls_on_a_few_pictures_of_every_layout(data: Path) -> None:
+def test_loss_falls_on_a_picture_of_every_layout(data: Path) -> None:
     torch.manual_seed(0)
     cfg = config(data, "model.data_preprocessor.mode=boxes")
     model = build_model(cfg).train()
-    samples = [dict(sample) for sample in DATASETS.build(cfg.train_dataloader.dataset)]
+    pictures = DATASETS.build(cfg.train_dataloader.dataset)
+    samples = [pictures[number] for number in (0, 4, 8)]  # of COCO, DIS5K, SA-1B
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
     losses = []
-    for _ in range(30):
+    for _ in range(20):
         batch = {key: [sample[key] for sample in samples] for key in ("inputs", "data_samples")}
         prepared = model.data_preprocessor(batch, training=True)
         loss = sum(model(**prepared, mode="loss").values())
@@ -267,91 +262,6 @@ def test_segment_command_refuses_a_config_of_another_task(
         main([*arguments, "--out", str(tmp_path / "out")])
     assert left.value.code == 2
     assert "is of the task segmentation" in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def page(predictor: PromptablePredictor) -> Iterator[PageServer]:
-    with PageServer(predictor, 0) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-def ask(
-    page: PageServer, method: str, path: str, body: bytes | None = None, **headers: str
-) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(LOOPBACK, page.server_port, timeout=60)
-    connection.request(method, path, body, headers)
-    response = connection.getresponse()
-    return response.status, response.read()
-
-
-def masks_of(page: PageServer, **question: Any) -> list[dict[str, Any]]:
-    status, content = ask(page, "POST", "/api/masks", json.dumps(question).encode())
-    assert status == 200, content
-    found: list[dict[str, Any]] = json.loads(content)["masks"]
-    return found
-
-
-def test_page_encodes_a_picture_and_answers_clicks_as_the_predictor_does(
-    page: PageServer, predictor: PromptablePredictor, data: Path
-) -> None:
-    status, content = ask(page, "GET", "/")
-    assert (
-        status == 200
-        and b"Click and see the mask" in content
-        and b"http" not in content.split(b"<script>")[1]
-    )
-    file = data / "coco/images/val/0000.jpg"
-    status, content = ask(page, "POST", "/api/images", file.read_bytes())
-    answer = json.loads(content)
-    assert status == 200 and (answer["width"], answer["height"]) == (128, 128)
-    [found] = masks_of(page, id=answer["id"], boxes=[[10, 12, 90, 100]])
-    drawn = cv2.imdecode(np.frombuffer(base64.b64decode(found["png"]), np.uint8), cv2.IMREAD_UNCHANGED)
-    wanted = predictor.encode(read_image(file)).segment(parse_prompts([], ["10,12,90,100"]))
-    np.testing.assert_array_equal(drawn[..., 3] == 255, wanted.masks[0])
-    assert found["area"] == wanted.masks[0].sum()
-    assert len(masks_of(page, id=answer["id"], points=[[20, 30, 1], [90, 90, 0]])) == 1
-    assert isinstance(masks_of(page, id=answer["id"], everything=3), list)
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "words"),
-    [
-        ("/api/images", b"no picture", "sent is not an image"),
-        ("/api/images", b"", "is empty"),
-        ("/api/masks", b"{", "not understood"),
-        ("/api/masks", b'{"id": "99", "points": [[1, 2, 1]]}', "this picture is not known"),
-        ("/api/other", b"{}", "there is no /api/other"),
-    ],
-)
-def test_page_answers_mistakes_in_one_line(page: PageServer, path: str, body: bytes, words: str) -> None:
-    status, content = ask(page, "POST", path, body)
-    assert status == 400 and words in json.loads(content)["error"]
-
-
-def test_page_refuses_bad_questions_other_hosts_and_large_requests(page: PageServer, data: Path) -> None:
-    _, content = ask(page, "POST", "/api/images", (data / "coco/images/val/0000.jpg").read_bytes())
-    name = json.loads(content)["id"]
-    for question, words in (
-        ({}, "nothing is asked for"),
-        ({"points": [[1, 2]]}, r"points are [x, y, label]"),
-        ({"points": [[500, 2, 1]]}, "lies outside the picture"),
-        ({"points": [[1, 2, 1]], "boxes": [[0, 0, 5, 5], [1, 1, 6, 6]]}, "at most one box"),
-        ({"everything": 0}, "points_per_side=0"),
-    ):
-        status, content = ask(page, "POST", "/api/masks", json.dumps({"id": name, **question}).encode())
-        assert status == 400 and words in json.loads(content)["error"]
-    assert ask(page, "GET", "/", Host="evil.example:80")[0] == 403
-    assert ask(page, "POST", "/api/images", b"", **{"Content-Length": str(2**40)})[0] == 413
-    assert ask(page, "GET", "/other")[0] == 404
-
-
-def test_port_in_use_is_named(page: PageServer, predictor: PromptablePredictor) -> None:
-    with pytest.raises(UserError, match=f"port {page.server_port} can't be used"):
-        PageServer(predictor, page.server_port)
 
 
 @pytest.mark.parametrize("name", ["rwkv_sam_small_joint"])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from opsin.core import create_backbone, create_model, list_models
@@ -21,6 +22,11 @@ from opsin.segmentation.promptable.models.mask_answers import original_logits
 from opsin.segmentation.promptable.models.rwkv_sam import RWKVSAM, PromptEncoder, RWKVSAMBackbone
 from opsin.segmentation.promptable.models.rwkv_sam.backbone import ARCHS
 from opsin.segmentation.promptable.models.rwkv_sam.blocks import RWKVBlock, SpatialMix, q_shift
+from opsin.segmentation.promptable.models.rwkv_sam.token_layers import (
+    TOKEN_LAYERS,
+    ConvTokens,
+    TransformerBlock,
+)
 from opsin.segmentation.promptable.prompts import Prompts
 
 CASES = sorted((Path(__file__).parent / "parity" / "rwkv-sam").glob("*.json"))
@@ -118,6 +124,25 @@ def test_backbone_adapter_takes_other_variants_and_a_position_table(
     assert got["o3"].shape == (1, width, 3, 5) and all(m.isfinite().all() for m in got.values())
 
 
+@pytest.mark.parametrize("token_layers", sorted(TOKEN_LAYERS))
+def test_backbone_adapter_takes_other_token_layers_and_final_layers(
+    tmp_path: Path, token_layers: str
+) -> None:
+    arch = {**ARCHS["tiny"], "depths": (2, 4, 2)}
+    backbone = RWKVSAMBackbone(arch, token_layers=token_layers, additional_final_layers=True)
+    case = altered(
+        tmp_path,
+        "backbone-small-96x128",
+        built_with={"model_variant": "tiny", "attn_type": token_layers, "additional_final_layers": True},
+        tensors=shapes_of(backbone),
+        inputs={"x": {"seed": 1, "shape": [1, 3, 32, 64], "kind": "normal"}},
+    )
+    backbone.load_state_dict(case.state_dict())
+    wanted = backbone.eval()(case.inputs()["x"])
+    for found, expected in zip(find_adapter(case)(case).values(), wanted, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_block_adapter_takes_other_widths_and_grids(tmp_path: Path) -> None:
     block = RWKVBlock(10, mlp_ratio=3, layer=1, layers=4)
     case = altered(
@@ -206,6 +231,53 @@ def test_final_layers_give_dense_detectors_a_map_of_stride_32() -> None:
     assert [info.stride for info in backbone.feature_info] == [4, 8, 16, 32]
     maps = backbone(torch.randn(1, 3, 64, 96))
     assert [tuple(m.shape[1:]) for m in maps] == [(8, 16, 24), (16, 8, 12), (32, 4, 6), (64, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("token_layers", "kinds"),
+    [
+        ("rwkv", [RWKVBlock] * 4),
+        ("transformer", [TransformerBlock] * 4),
+        ("rwkv_trans", [RWKVBlock, RWKVBlock, TransformerBlock, TransformerBlock]),
+        ("rwkv_mbconv", [RWKVBlock, RWKVBlock, ConvTokens, ConvTokens]),
+        ("mbconv_rwkv", [ConvTokens, ConvTokens, RWKVBlock, RWKVBlock]),
+    ],
+)
+@pytest.mark.parametrize("final", [False, True])
+def test_ablations_have_other_token_layers(token_layers: str, kinds: list[type], final: bool) -> None:
+    arch = {"dims": (8, 16, 12), "depths": (1, 1, 4)}
+    backbone = RWKVSAMBackbone(
+        arch, token_layers=token_layers, additional_final_layers=final, drop_path_rate=0.1
+    )
+    assert [type(layer) for layer in backbone.layers] == kinds
+    maps = backbone(torch.randn(2, 3, 40, 64))
+    strides = [info.stride for info in backbone.feature_info]
+    assert [tuple(m.shape[2:]) for m in maps] == [(-(-40 // s), 64 // s) for s in strides]
+    sum(m.square().sum() for m in backbone.eval()(torch.randn(2, 3, 40, 64))).backward()
+    without = [n for n, p in backbone.named_parameters() if p.grad is None or not p.grad.abs().sum()]
+    assert without == []
+
+
+def test_transformer_layer_is_attention_and_a_gated_perceptron() -> None:
+    torch.manual_seed(0)
+    block, x = TransformerBlock(12, num_heads=3).eval(), torch.randn(2, 6, 12)
+    assert size(TransformerBlock(384)) == 4 * 384**2 + 6 * 384**2 + (4 + 4 + 1 + 4) * 384
+    attention = nn.MultiheadAttention(12, 3, batch_first=True)
+    attention.in_proj_weight, attention.in_proj_bias = block.attn.qkv.weight, block.attn.qkv.bias
+    attention.out_proj = block.attn.proj
+    normed = F.layer_norm(x, (12,), eps=1e-6)
+    y = x + attention(normed, normed, normed)[0]
+    both = F.layer_norm(y, (12,), eps=1e-6) @ block.mlp.net[0].proj.weight.T + block.mlp.net[0].proj.bias
+    wanted = y + block.mlp.net[2](both[..., :24] * F.gelu(both[..., 24:]))
+    torch.testing.assert_close(block(x, (2, 3)), wanted)
+
+
+def test_token_layers_that_can_not_be_are_refused() -> None:
+    with pytest.raises(UserError, match="unknown token layer 'transfomer'; did you mean transformer"):
+        RWKVSAMBackbone(ARCH, token_layers="transfomer")
+    with pytest.raises(UserError, match="6 heads do not divide the 32 channels"):
+        RWKVSAMBackbone(ARCH, token_layers="transformer")
+    assert RWKVSAMBackbone(ARCH, token_layers="transformer", num_heads=4).layers[0].attn.num_heads == 4
 
 
 def test_position_table_is_resized_and_one_of_another_grid_is_refused(tmp_path: Path) -> None:

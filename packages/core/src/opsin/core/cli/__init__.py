@@ -11,7 +11,7 @@ from importlib import import_module
 
 import typer
 
-from opsin.core.cli import catalog, doctor, measure, new_task, published, run
+from opsin.core.cli import catalog, check_data, doctor, measure, new_task, published, run
 from opsin.core.errors import as_user_error
 from opsin.core.task import tasks
 
@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for _part in (run, catalog, published, measure, doctor, new_task):
+for _part in (run, check_data, catalog, published, measure, doctor, new_task):
     _part.register(app)
 
 

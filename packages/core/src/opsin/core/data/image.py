@@ -75,12 +75,17 @@ def read_image(path: str | os.PathLike[str], *, dtype: DTypeLike = np.uint8) -> 
     depth = np.dtype(dtype)
     if depth not in (np.uint8, np.uint16):
         raise ValueError(f"dtype is uint8 or uint16, not {depth}")
-    content = _read_bytes(path)
+    content = read_bytes(path)
     rgb8 = _decode(content, path)
     return rgb8 if depth == np.uint8 else _decode16(content, rgb8)
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """The content of an image file, or of one in a tar file.
+
+    Raises:
+        UserError: when it is missing, empty, or can't be read; the message names it.
+    """
     try:
         content = path.read_bytes()
     except NotADirectoryError:  # something above it is a file: an archive?

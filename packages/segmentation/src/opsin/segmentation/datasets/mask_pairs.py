@@ -55,7 +55,8 @@ class MaskPairs(Dataset):
         **kwargs: `pipeline`, `test_mode`, `indices`, … of mmengine.
 
     Raises:
-        UserError: if folders, class names or all images are missing, and for an image without a mask.
+        UserError: if folders, class names or all images are missing, for an image without a mask, and for a
+            palette of another length than the classes.
     """
 
     def __init__(
@@ -76,6 +77,8 @@ class MaskPairs(Dataset):
             classes = read_classes(Path(data_root) / classes_file)
         if palette is None:
             palette = distinct_colours(len(classes)).tolist()
+        if len(palette) != len(classes):
+            raise UserError(f"{len(palette)} colours for {len(classes)} classes", "give one a class")
         self.mask_suffix = mask_suffix
         if label_values is None:
             label_values = range(int(reduce_zero_label), len(classes) + int(reduce_zero_label))
@@ -191,8 +194,8 @@ def to_classes(
     Raises:
         UserError: for labels that the table does not know; names the file, the labels and the classes.
     """
-    known = table[np.minimum(mask, len(table) - 1)]
-    unknown = (known == UNKNOWN) | (mask >= len(table))
+    known = table[mask.clip(0, len(table) - 1)]
+    unknown = (known == UNKNOWN) | (mask < 0) | (mask >= len(table))
     if unknown.any():
         labels = ", ".join(map(str, np.unique(mask[unknown])[:5]))
         raise UserError(

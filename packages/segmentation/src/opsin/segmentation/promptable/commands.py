@@ -61,10 +61,14 @@ def segment(
 def segment_app(
     config: ConfigName,
     checkpoint: Checkpoint,
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8137,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8137,
     device: Device = "cpu",
 ) -> None:
     """Opens a local page where one clicks on a picture and sees the mask; Ctrl+C ends it."""
+    try:
+        import gradio  # noqa: F401  the page's module needs it at once
+    except ImportError:
+        raise UserError("the page needs gradio", "pip install 'opsin-segmentation[app]'") from None
     from opsin.segmentation.promptable.web_page import serve
 
     serve(_predictor(config, checkpoint, device), port)

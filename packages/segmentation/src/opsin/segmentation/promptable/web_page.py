@@ -1,207 +1,195 @@
-"""A page on this machine where one clicks on a picture and sees the mask; Python's own server, nothing else.
+"""A page on this machine where one clicks on a picture and sees the mask, made with Gradio (the extra `app`).
 
-    GET  /            the page
-    POST /api/images  an image file in; `{"id", "width", "height"}` out: encoded once
-    POST /api/masks   `{"id", "points": [[x, y, label], …], "boxes": [[x1, y1, x2, y2], …]}` or
-                      `{"id", "everything": POINTS_PER_SIDE}` in; `{"masks": [{"png", "area", …}, …]}` out,
-                      each `png` the base64 of a PNG that is opaque where the mask is
-
-What goes wrong by a person's mistake is answered 400 with `{"error": …}`. The server listens on the loopback
-address alone and refuses requests that name another host, so that no page of the web can reach it.
+It listens on the loopback address alone and refuses requests that name another host, so that no page of the
+web can reach it; it loads nothing from elsewhere and sends nothing there. When it ends, pictures are deleted.
 """
 
 from __future__ import annotations
 
-import base64
-import itertools
-import json
-import tempfile
-from collections import OrderedDict
-from dataclasses import dataclass, field
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import resources
+import socket
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
-import cv2
-import numpy as np
-import torch
-from numpy.typing import NDArray
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from opsin.core.cli.show import show_line
 from opsin.core.data import read_image
 from opsin.core.errors import UserError
-from opsin.segmentation.promptable.predictor import EncodedImage, PromptablePredictor, describe
-from opsin.segmentation.promptable.prompts import Prompts
-from opsin.segmentation.visualization import distinct_colours
+from opsin.segmentation.promptable.clicks import Click, ClickedPicture, Rgb, said
+from opsin.segmentation.promptable.predictor import PromptablePredictor
 
 LOOPBACK = "127.0.0.1"
-MOST_BYTES = 64 * 2**20  # of a request
-KEPT_IMAGES = 4
-MOST_POINTS_PER_SIDE = 64
+MOST_BYTES = 64 * 2**20  # of a picture's file
+KEPT_PICTURES = 4  # one a browser tab, the last used
+FILES_KEPT = 3600  # seconds
+GRID = 16  # points a side for everything, unless the config says otherwise
 
-Answer = dict[str, Any]
+TITLE = "Click and see the mask"
+NO_PICTURE = "Choose a picture."
+READY = "Click on an object."
+SECOND_CORNER = "Click on the opposite corner."
+THEME = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
-
-@dataclass
-class Images:
-    """The pictures that were sent last, encoded; one request at a time goes to the model."""
-
-    predictor: PromptablePredictor
-    kept: OrderedDict[str, EncodedImage] = field(default_factory=OrderedDict)
-    numbers: Any = field(default_factory=itertools.count)
-    lock: Any = field(default_factory=Lock)
-
-    def add(self, content: bytes) -> Answer:
-        """Encodes an image file."""
-        with tempfile.NamedTemporaryFile() as file:
-            Path(file.name).write_bytes(content)
-            try:
-                pixels = read_image(file.name)
-            except UserError as error:
-                raise UserError(str(error).replace(file.name, "that was sent")) from None
-        with self.lock:
-            name = str(next(self.numbers))
-            self.kept[name] = self.predictor.encode(pixels)
-            while len(self.kept) > KEPT_IMAGES:
-                self.kept.popitem(last=False)
-        return {"id": name, "width": pixels.shape[1], "height": pixels.shape[0]}
-
-    def masks(self, question: Any) -> Answer:
-        """Answers one question, see the module."""
-        if not isinstance(question, dict) or question.get("id") not in self.kept:
-            raise UserError("this picture is not known, or was forgotten", "send it again")
-        image = self.kept[question["id"]]
-        with self.lock:
-            if "everything" in question:
-                side = min(int(question["everything"]), MOST_POINTS_PER_SIDE)
-                found = image.everything(side)
-            else:
-                found = image.segment(_prompts(question))
-        colours = distinct_colours(len(found.masks))
-        rows = zip(found.masks, found.scores, colours, strict=True)
-        return {"masks": [_described(mask, score, colour) for mask, score, colour in rows]}
+Answer = tuple[ClickedPicture, Rgb, str]
 
 
-def _prompts(question: Answer) -> Prompts:
-    """Points together, with a box if there is just one; else a mask for each box."""
-    points, boxes = question.get("points") or [], question.get("boxes") or []
-    if points and len(boxes) > 1:
-        raise UserError("points go with at most one box")
-    try:
-        places = torch.tensor(points, dtype=torch.float32).reshape(1, -1, 3) if points else None
-        corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) if boxes else None
-    except (TypeError, ValueError, RuntimeError):
-        raise UserError("points are [x, y, label] and boxes [x1, y1, x2, y2]") from None
-    if places is None and corners is None:
-        raise UserError("nothing is asked for", "click on the picture")
-    return Prompts(
-        points=None if places is None else places[..., :2],
-        labels=None if places is None else places[..., 2].long(),
-        boxes=corners,
-    )
+class Page:
+    """What the page's controls do; each answers with the picture, how it looks, and a line to read."""
 
+    def __init__(self, predictor: PromptablePredictor) -> None:
+        self.predictor = predictor
+        self.everything_settings = {"points_per_side": GRID, **predictor.cfg.get("everything", {})}
 
-def _described(mask: NDArray[np.bool_], score: float, colour: NDArray[np.uint8]) -> Answer:
-    pixels = np.zeros((*mask.shape, 4), np.uint8)
-    pixels[mask] = [*colour[::-1], 255]
-    _, encoded = cv2.imencode(".png", pixels)
-    return {"png": base64.b64encode(encoded.tobytes()).decode(), **describe(mask, score)}
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Answers the page's requests; `server` is a `PageServer`."""
-
-    server: PageServer
-
-    def do_GET(self) -> None:
-        """The page."""
-        if not self._is_local():
-            return
-        if self.path != "/":
-            self._send(HTTPStatus.NOT_FOUND, {"error": f"there is no {self.path}"})
-            return
-        page = resources.files("opsin.segmentation.promptable").joinpath("page.html").read_bytes()
-        self._send_bytes(HTTPStatus.OK, page, "text/html; charset=utf-8")
-
-    def do_POST(self) -> None:
-        """A picture, or a question."""
-        if not self._is_local():
-            return
-        length = int(self.headers.get("Content-Length") or 0)
-        if length > MOST_BYTES:
-            self.close_connection = True  # the body is not read
-            self._send(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": f"more than {MOST_BYTES} bytes"})
-            return
-        content = self.rfile.read(length)
+    def open(self, path: str) -> Answer:
+        """Reads and encodes a picture."""
         try:
-            self._send(HTTPStatus.OK, self._answer(content))
+            pixels = read_image(path)
         except UserError as error:
-            self._send(HTTPStatus.BAD_REQUEST, {"error": str(error)})
-        except ValueError as error:
-            self._send(HTTPStatus.BAD_REQUEST, {"error": f"not understood: {error}"})
+            raise UserError(str(error).replace(path, Path(path).name)) from None
+        picture = ClickedPicture(pixels, self.predictor.encode(pixels))
+        return picture, picture.drawn(), READY
 
-    def _answer(self, content: bytes) -> Answer:
-        if self.path == "/api/images":
-            return self.server.images.add(content)
-        if self.path == "/api/masks":
-            return self.server.images.masks(json.loads(content))
-        raise UserError(f"there is no {self.path}")
+    def click(self, picture: ClickedPicture | None, shown: tuple[int, int], click: Click) -> Answer:
+        """A click on a pixel of the picture as it is shown."""
+        picture = _chosen(picture).clicked(shown, click)
+        if picture.clicks.corner is not None:
+            return picture, picture.drawn(), SECOND_CORNER
+        found = picture.answer()
+        return picture, picture.drawn(found), said(found)
 
-    def _is_local(self) -> bool:
-        """Whether the request names this server; a page of the web that found a way here names another."""
-        host = (self.headers.get("Host") or "").rpartition(":")[0]
-        if host in (LOOPBACK, "localhost"):
-            return True
-        self.close_connection = True
-        self._send(HTTPStatus.FORBIDDEN, {"error": "this page is for this machine alone"})
-        return False
+    def everything(self, picture: ClickedPicture | None) -> Answer:
+        """Masks of everything; what was clicked is forgotten."""
+        picture = _chosen(picture).cleared()
+        found = picture.encoded.everything(**self.everything_settings)
+        return picture, picture.drawn(found), said(found)
 
-    def _send(self, status: HTTPStatus, content: Answer) -> None:
-        self._send_bytes(status, json.dumps(content).encode(), "application/json")
+    def clear(self, picture: ClickedPicture | None) -> Answer:
+        """Forgets what was clicked."""
+        picture = _chosen(picture).cleared()
+        return picture, picture.drawn(), READY
 
-    def _send_bytes(self, status: HTTPStatus, content: bytes, kind: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+    def blocks(self) -> gr.Blocks:
+        """The controls, wired."""
+        with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(FILES_KEPT, FILES_KEPT)) as blocks:
+            picture = gr.State()
+            gr.Markdown(f"### {TITLE}")
+            with gr.Row():
+                file = gr.UploadButton("Picture …", file_types=["image"], variant="primary", elem_id="file")
+                everything = gr.Button("Everything", elem_id="everything")
+                clear = gr.Button("Clear", elem_id="clear")
+            kind = gr.Radio(list(Click), value=Click.OBJECT, label="A click is", elem_id="kind")
+            line = gr.Textbox(NO_PICTURE, show_label=False, interactive=False, elem_id="said")
+            shown = gr.Image(format="png", interactive=False, show_label=False, buttons=[], elem_id="picture")
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing; the page shows what went wrong."""
+            def click(picture: ClickedPicture | None, kind: str, event: gr.SelectData) -> Answer:
+                return self.click(picture, tuple(event.index), Click(kind))
+
+            wiring: dict[str, Any] = {
+                "outputs": [picture, shown, line],
+                "show_progress": "minimal",
+                "show_progress_on": line,
+                "trigger_mode": "multiple",
+                "concurrency_id": "model",  # one question at a time
+                "concurrency_limit": 1,
+                "api_visibility": "private",
+            }
+            file.upload(_mistakes_said(self.open), file, **wiring)
+            shown.select(_mistakes_said(click), [picture, kind], **wiring)
+            everything.click(_mistakes_said(self.everything), picture, **wiring)
+            clear.click(_mistakes_said(self.clear), picture, **wiring)
+        blocks.state_session_capacity = KEPT_PICTURES
+        return blocks
 
 
-class PageServer(ThreadingHTTPServer):
-    """The server of one predictor on a port of the loopback address; 0 takes a free one.
+def _chosen(picture: ClickedPicture | None) -> ClickedPicture:
+    if picture is None:
+        raise UserError("there is no picture, or it was forgotten", "choose one")
+    return picture
+
+
+def _mistakes_said(answer: Callable[..., Answer]) -> Callable[..., Any]:
+    """`answer`; a person's mistake leaves the picture as it is and is what the line says."""
+
+    @wraps(answer)  # Gradio reads the arguments' types
+    def answered(*arguments: Any) -> Any:
+        try:
+            return answer(*arguments)
+        except UserError as error:
+            gr.Warning(str(error))
+            return gr.skip(), gr.skip(), str(error)
+
+    return answered
+
+
+class PageServer:
+    """The server of one predictor's page on a port of the loopback address; 0 takes a free one.
 
     Raises:
         UserError: if the port is taken.
     """
 
-    daemon_threads = True
-
     def __init__(self, predictor: PromptablePredictor, port: int) -> None:
-        self.images = Images(predictor)
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            super().__init__((LOOPBACK, port), Handler)
+            self.socket.bind((LOOPBACK, port))
+            self.socket.listen()
         except OSError as error:
+            self.socket.close()
             raise UserError(
                 f"port {port} can't be used: {error.strerror}", "give another by --port"
             ) from None
+        app = FastAPI(openapi_url=None)
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[LOOPBACK, "localhost"])
+        mounted = gr.mount_gradio_app(
+            app,
+            Page(predictor).blocks(),
+            path="/",
+            footer_links=[],
+            run_history=False,
+            show_error=True,
+            max_file_size=MOST_BYTES,
+            ssr_mode=False,
+            enable_monitoring=False,
+            pwa=False,
+            mcp_server=False,
+            theme=THEME,
+        )
+        # a tab that is still open would else keep the server from ending
+        config = uvicorn.Config(mounted, log_level="warning", timeout_graceful_shutdown=1)
+        self.server = uvicorn.Server(config)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        number: int = self.socket.getsockname()[1]
+        return number
 
     @property
     def address(self) -> str:
         """Where a browser finds it."""
-        return f"http://{LOOPBACK}:{self.server_port}/"
+        return f"http://{LOOPBACK}:{self.port}/"
+
+    def run(self) -> None:
+        """Serves until `close` or Ctrl+C, which is raised again."""
+        with self.socket:
+            self.server.run(sockets=[self.socket])
+
+    def close(self) -> None:
+        """Ends `run`, which stands in another thread."""
+        self.server.should_exit = True
 
 
 def serve(predictor: PromptablePredictor, port: int) -> None:
     """Serves the page until Ctrl+C."""
-    with PageServer(predictor, port) as server:
-        show_line(f"open {server.address} in a browser; Ctrl+C ends it")
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            show_line("ended")
+    server = PageServer(predictor, port)
+    show_line(f"open {server.address} in a browser; Ctrl+C ends it")
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        show_line("ended")

@@ -1,14 +1,15 @@
 """The transformer block of latent diffusion (LDM, arXiv 2112.10752), for which AgentSD's patch is written.
 
 Names are those of the LDM code and its checkpoints. What a naive reading gets wrong: queries, keys and
-values have no bias, the output projection has one; the feed-forward network's first layer gives values
-first, then the gates.
+values have no bias, the output projection has one.
 """
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from opsin.core.layers.geglu import FeedForward
 
 
 class CrossAttention(nn.Module):
@@ -39,31 +40,6 @@ class CrossAttention(nn.Module):
         )
         y = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
         return self.to_out(y.transpose(1, 2).flatten(2))
-
-
-class GEGLU(nn.Module):
-    """A linear layer to values and gates (`proj`); values times the gates' GELU."""
-
-    def __init__(self, dim: int, hidden_dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Linear(dim, 2 * hidden_dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, dim) to (…, hidden_dim)."""
-        value, gate = self.proj(x).chunk(2, -1)
-        return value * F.gelu(gate)
-
-
-class FeedForward(nn.Module):
-    """GEGLU to `mult` times the width and a linear layer back; parameters under `net.0` and `net.2`."""
-
-    def __init__(self, dim: int, mult: int = 4) -> None:
-        super().__init__()
-        self.net = nn.Sequential(GEGLU(dim, mult * dim), nn.Identity(), nn.Linear(mult * dim, dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, dim) to the same shape."""
-        return self.net(x)
 
 
 class BasicTransformerBlock(nn.Module):

@@ -10,6 +10,7 @@ json.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +19,10 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import BaseTransform
 from numpy.typing import NDArray
+from PIL import Image
 
 from opsin.core.data import Dataset, read_image
+from opsin.core.data.image import read_bytes
 from opsin.core.errors import UserError
 from opsin.registry import DATASETS, TRANSFORMS
 from opsin.segmentation.visualization import distinct_colours
@@ -43,14 +46,18 @@ class CocoPanoptic(Dataset):
         **kwargs: `data_root`, `pipeline`, `test_mode`, … of mmengine.
 
     Raises:
-        UserError: if the json is missing, is not COCO panoptic, or names an image or category that it does
-            not list.
+        UserError: if the json is missing, is not COCO panoptic, has more than 255 categories, or names an
+            image or category that it does not list.
     """
 
     def load_data_list(self) -> list[Results]:
         """Every annotated picture, in the order of the annotations."""
         content = self._read()
         categories = sorted(content["categories"], key=lambda category: not category["isthing"])
+        if len(categories) > IGNORE:
+            raise UserError(
+                f"{self.ann_file} has {len(categories)} categories", f"a map holds at most {IGNORE} classes"
+            )
         names = {kind: tuple(c["name"] for c in categories if c["isthing"] == kind) for kind in (1, 0)}
         self._metainfo |= {
             "classes": names[1] + names[0],
@@ -191,10 +198,27 @@ class PackPanoptic(BaseTransform):
 
 
 def read_ids(path: str | Path) -> NDArray[np.int32]:
-    """(H, W) segment ids of an id PNG."""
+    """(H, W) segment ids of an id PNG.
+
+    Raises:
+        UserError: if it can't be read, or has a palette and an index beyond it (which decoders make black).
+    """
     red, green, blue = np.moveaxis(read_image(path).astype(np.int32), -1, 0)
+    _check_palette(path)
     ids: NDArray[np.int32] = red + 256 * green + 65536 * blue
     return ids
+
+
+def _check_palette(path: str | Path) -> None:
+    with Image.open(io.BytesIO(read_bytes(Path(path)))) as image:
+        if image.mode != "P":
+            return
+        colours, highest = len(image.getpalette() or ()) // 3, int(np.asarray(image).max())
+    if highest >= colours:
+        raise UserError(
+            f"panoptic mask {path} holds index {highest}, beyond its palette of {colours} colours",
+            "write it as RGB",
+        )
 
 
 def boxes_around(masks: NDArray[Any]) -> NDArray[np.float32]:

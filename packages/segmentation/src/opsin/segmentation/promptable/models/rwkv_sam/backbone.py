@@ -7,8 +7,7 @@ Image (N, 3, H, W) to maps of strides 4 and 8 as they leave the convolutional st
 the tokens after the block in the middle, without a norm, and those of the end, normed. Sides need not be
 multiples of 16: every halving rounds up.
 
-What a naive reading gets wrong: the middle map is taken after block depth // 2, counted from 0; a block of
-stride 2 has a pooled shortcut even where the width stays.
+What a naive reading gets wrong: the middle map is taken after block depth // 2, counted from 0.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from torch import Tensor, nn
 from opsin.core.backbones.backbone import Backbone, FeatureInfo, resolve_arch
 from opsin.core.errors import UserError
 from opsin.core.layers.drop_path import drop_path_rates
-from opsin.core.layers.layer_norm import LayerNorm2d
 from opsin.core.layers.position_table import resize_position_table
 from opsin.core.layers.weight_init import init_conv_fan_out
 from opsin.core.published import Tensors, backbone_of, fit
 from opsin.registry import MODELS
-from opsin.segmentation.promptable.models.rwkv_sam.blocks import RWKVBlock
+from opsin.segmentation.promptable.models.rwkv_sam.convolutions import NormedHalving, Stem, conv_stage
+from opsin.segmentation.promptable.models.rwkv_sam.token_layers import HEADS, token_layer
 
 STRIDE = 16  # of the tokens
 DEPTHS = (2, 4, 14)
@@ -39,78 +38,6 @@ ARCHS: dict[str, dict[str, Any]] = {
 }
 
 
-class Stem(nn.Module):
-    """Two 3x3 convolutions, the first of stride 2."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, channels, 3, stride=2, padding=1)
-        self.norm1 = LayerNorm2d(channels)
-        self.act = nn.GELU()
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, C, ceil(H / 2), ceil(W / 2))."""
-        return self.conv2(self.act(self.norm1(self.conv1(x))))
-
-
-class PooledShortcut(nn.Module):
-    """What a block of stride 2 adds its branch to: the mean of 3x3, and a 1x1 convolution to a new width."""
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__()
-        self.pool = nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False)
-        self.expand = nn.Conv2d(in_channels, channels, 1) if in_channels != channels else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) to (N, C, ceil(H / 2), ceil(W / 2))."""
-        return self.expand(self.pool(x))
-
-
-class MBConv(nn.Module):
-    """Inverted bottleneck of four times the width with a LayerNorm before it.
-
-    Args:
-        in_channels: channels in.
-        channels: channels out; as many as in if `stride` is 1.
-        stride: 1, or 2 to halve the map.
-    """
-
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
-        super().__init__()
-        hidden = 4 * channels
-        self.shortcut = PooledShortcut(in_channels, channels) if stride == 2 else nn.Identity()
-        self.pre_norm = LayerNorm2d(in_channels)
-        self.conv1_1x1 = nn.Conv2d(in_channels, hidden, 1)
-        self.conv2_kxk = nn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden)
-        self.conv3_1x1 = nn.Conv2d(hidden, channels, 1)
-        self.act = nn.GELU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
-        y = self.act(self.conv1_1x1(self.pre_norm(x)))
-        return self.shortcut(x) + self.conv3_1x1(self.act(self.conv2_kxk(y)))
-
-
-class NormedHalving(nn.Module):
-    """LayerNorm, then a 3x3 convolution of stride 2 to the width of the tokens."""
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__()
-        self.norm = LayerNorm2d(in_channels)
-        self.proj = nn.Conv2d(in_channels, channels, 3, stride=2, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) to (N, C, ceil(H / 2), ceil(W / 2))."""
-        return self.proj(self.norm(x))
-
-
-def conv_stage(in_channels: int, channels: int, depth: int) -> nn.Sequential:
-    """MBConv blocks, the first of which halves the map."""
-    first = MBConv(in_channels, channels, stride=2)
-    return nn.Sequential(first, *(MBConv(channels, channels, stride=1) for _ in range(depth - 1)))
-
-
 @MODELS.register_module()
 class RWKVSAMBackbone(Backbone):
     """The feature extractor.
@@ -118,7 +45,11 @@ class RWKVSAMBackbone(Backbone):
     Args:
         arch: 'tiny', 'small', 'base', 'large', or dict(dims=…, depths=…): the widths of both convolutional
             stages and of the tokens, and how many blocks each has.
-        mlp_ratio: hidden channels of the channel mix in units of the width; 2 in the released recipe.
+        token_layers: what the blocks are: 'rwkv', as in the released recipe, or for the paper's ablations
+            'transformer' or a mix of two, see `token_layers.py`.
+        mlp_ratio: hidden channels of the channel mix, or of a transformer's perceptron, in units of the
+            width; 2 in the released recipe.
+        num_heads: of a transformer's attention.
         position_grid: rows and columns of a learned position table, (H / 16, W / 16) of the training images;
             resized for other images. None, as in the released recipe: there is none.
         additional_final_layers: another halving after the last block, of twice the width: maps are those of
@@ -129,14 +60,17 @@ class RWKVSAMBackbone(Backbone):
             up to the one in the middle, 4 the rest.
 
     Raises:
-        UserError: for an unknown `arch` or `out_indices` outside 0..3.
+        UserError: for an unknown `arch` or `token_layers`, `out_indices` outside 0..3, or heads that do not
+            divide the width.
     """
 
     def __init__(
         self,
         arch: str | Mapping[str, Any] = "small",
         *,
+        token_layers: str = "rwkv",
         mlp_ratio: float = 2.0,
+        num_heads: int = HEADS,
         position_grid: tuple[int, int] | None = None,
         additional_final_layers: bool = False,
         drop_path_rate: float = 0.0,
@@ -162,7 +96,13 @@ class RWKVSAMBackbone(Backbone):
         self.apply(init_conv_fan_out)  # the convolutions up to here; the rest begins as PyTorch has it
         if last >= 2:
             ends = last == 3 or additional_final_layers
-            self._add_tokens(dims, mlp_ratio, drop_path_rate, self.depths[2] if ends else self.middle + 1)
+            self._add_tokens(dims)
+            rates = drop_path_rates(drop_path_rate, (self.depths[2],))[0]
+            settings = dict(mlp_ratio=mlp_ratio, num_heads=num_heads, layers=self.depths[2])
+            self.layers = nn.ModuleList(
+                token_layer(token_layers, dims[2], layer=i, drop_path_rate=rates[i], **settings)
+                for i in range(self.depths[2] if ends else self.middle + 1)
+            )
             self.final_norm = nn.LayerNorm(dims[2], eps=1e-6) if ends else None
         self.additional_final_layers = None
         if additional_final_layers and last == 3:
@@ -174,21 +114,13 @@ class RWKVSAMBackbone(Backbone):
         self.middle_map = not additional_final_layers
         self.feature_info = tuple(FeatureInfo(channels[i], strides[i]) for i in self.out_indices)
 
-    def _add_tokens(
-        self, dims: tuple[int, ...], mlp_ratio: float, drop_path_rate: float, blocks: int
-    ) -> None:
-        """Adds the halving to stride 16, the position table and the first `blocks` blocks."""
-        width, depth = dims[2], self.depths[2]
-        self.conv_final_pool = NormedHalving(dims[1], width)
+    def _add_tokens(self, dims: tuple[int, ...]) -> None:
+        """Adds the halving to stride 16 and the position table."""
+        self.conv_final_pool = NormedHalving(dims[1], dims[2])
         if self.position_grid is not None:
             rows, columns = self.position_grid
-            self.pos_embed = nn.Parameter(torch.empty(1, rows * columns, width))
+            self.pos_embed = nn.Parameter(torch.empty(1, rows * columns, dims[2]))
             nn.init.normal_(self.pos_embed, std=0.02)
-        rates = drop_path_rates(drop_path_rate, (depth,))[0]
-        self.layers = nn.ModuleList(
-            RWKVBlock(width, mlp_ratio=mlp_ratio, drop_path_rate=rates[i], layer=i, layers=depth)
-            for i in range(blocks)
-        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(N, 3, H, W) to the maps of `out_indices`, as `feature_info` says."""

@@ -38,7 +38,8 @@ def _backbone_settings(given: dict[str, Any], shapes: dict[str, tuple[int, ...]]
         shapes: its tensors.
     """
     blocks = {int(found[1]) for name in shapes if (found := re.match(r"layers\.(\d+)\.", name))}
-    hidden, width = shapes["layers.0.mlp.key.weight"]
+    mixes = [shape for name, shape in shapes.items() if name.endswith(".mlp.key.weight")]
+    hidden, width = mixes[0] if mixes else (given.get("attn_cfg", {}).get("mlp_ratio", 2), 1)
     table = shapes.get("pos_embed")
     grid = None
     if table is not None:
@@ -48,6 +49,7 @@ def _backbone_settings(given: dict[str, Any], shapes: dict[str, tuple[int, ...]]
     arch = ARCHS[given.get("model_variant", "small")]
     return {
         "arch": {**arch, "depths": (*arch["depths"][:2], len(blocks))},
+        "token_layers": given.get("attn_type", "rwkv"),
         "mlp_ratio": hidden / width,
         "position_grid": grid,
         "additional_final_layers": any("additional_final_layers" in name for name in shapes),
