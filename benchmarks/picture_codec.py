@@ -129,9 +129,16 @@ def measure_rate(config: str, checkpoints: list[Path], paths: list[Path], out: P
         at = [f"{rate:.4f} bpp: {at_rate(curve, rate):.2f} dB" for rate, _ in ours]
         print(f"{name} at {'; '.join(at)} (least: {min(curve)})")
         if len(ours) > 1:
-            print(f"BD-rate over {name}: {bd_rate(curve, ours):+.1f} %")
+            print(f"BD-rate over {name}: {bd_rate_told(curve, ours)}")
     if out:
         plot_curves({**curves, "opsin": ours}, out, quality="PSNR (dB)")
+
+
+def bd_rate_told(anchor: list[tuple[float, float]], test: list[tuple[float, float]]) -> str:
+    try:
+        return f"{bd_rate(anchor, test):+.1f} %"
+    except UserError as error:  # curves that do not meet
+        return str(error)
 
 
 def timed(function: Any, *arguments: Any) -> tuple[Any, float]:
