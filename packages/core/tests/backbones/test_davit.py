@@ -245,6 +245,36 @@ def in_parallel(name: str) -> str:
     return f"module.{name}"
 
 
+def to_mmpretrain(name: str) -> str:
+    name = re.sub(r"^patch_embeds\.0\.", "patch_embed.", name)
+    name = re.sub(r"^patch_embeds\.(\d)\.", lambda part: f"stages.{int(part[1]) - 1}.downsample.", name)
+    if not name.startswith("main_blocks."):
+        name = name.replace(".proj.", ".projection.")
+    name = re.sub(
+        r"^main_blocks\.(\d)\.(\d)\.0\.attn\.", r"stages.\1.blocks.\2.spatial_block.attn.w_msa.", name
+    )
+    name = re.sub(r"^main_blocks\.(\d)\.(\d)\.0\.", r"stages.\1.blocks.\2.spatial_block.", name)
+    name = re.sub(r"^main_blocks\.(\d)\.(\d)\.1\.", r"stages.\1.blocks.\2.channel_block.", name)
+    name = name.replace(".cpe.0.", ".cpe1.").replace(".cpe.1.", ".cpe2.")
+    name = name.replace(".mlp.fc1.", ".ffn.layers.0.0.").replace(".mlp.fc2.", ".ffn.layers.1.")
+    name = re.sub(r"^norms\.", "norm3.", name)
+    return name.replace("head.", "head.fc.") if name.startswith("head.") else f"backbone.{name}"
+
+
+def test_mmpretrains_files_are_placed_as_the_authors_with_a_warning(tmp_path):
+    torch.manual_seed(0)
+    source = DaViTClassifier(SMALL, num_classes=4).eval()
+    tensors = {to_mmpretrain(name): tensor for name, tensor in source.state_dict().items()}
+    torch.save({"state_dict": tensors}, tmp_path / "mmpretrain.pth")
+    with pytest.warns(UserWarning, match="not mmpretrain's"):
+        target = load_published(DaViTClassifier(SMALL, num_classes=4), tmp_path / "mmpretrain.pth")
+    image = torch.randn(1, 3, 40, 52)
+    assert torch.equal(target.eval()(image), source(image))
+    with pytest.warns(UserWarning, match="not mmpretrain's"):
+        backbone = load_published(DaViT(SMALL, out_indices=(1, 3)), tmp_path / "mmpretrain.pth")
+    assert torch.equal(backbone.norm3.weight, source.norms.weight)  # mmpretrain's final norm is of the map
+
+
 @pytest.mark.parametrize("rename", [str, in_parallel, to_timm])
 def test_classifier_files_load_into_classifier_and_backbone(tmp_path, rename):
     torch.manual_seed(0)

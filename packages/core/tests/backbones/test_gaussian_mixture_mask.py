@@ -638,6 +638,8 @@ def test_a_four_stage_swin_has_the_usual_strides():
         (lambda: MaskedPiT({**PIT, "num_heads": (1,)}), "must have 3 entries"),
         (lambda: MaskedPiT(PIT, out_indices=(3,)), "out_indices"),
         (lambda: MaskedViT(VIT, patch_size=16)(image(1, 3, 12, 40)), "12 x 40 pixels is smaller"),
+        (lambda: MaskedViT(VIT, pach_size=4), "patch_size"),
+        (lambda: MaskedT2TClassifier(T2T, patch_size=4), "'patch_size'"),
     ],
 )
 def test_a_wrong_setting_is_named(build, message):

@@ -25,12 +25,13 @@ import torch
 from torch import Tensor, nn
 
 from opsin.core.backbones.backbone import Backbone, Classifier, FeatureInfo
+from opsin.core.backbones.cases import run_backbone, run_classifier, run_module
 from opsin.core.errors import UserError, unknown
 from opsin.core.layers.drop_path import DropPath, drop_path_rates
 from opsin.core.layers.layer_norm import LayerNorm2d
 from opsin.core.models import register_models
 from opsin.core.parity import Case, adapter
-from opsin.core.published import Tensors, backbone_of, place
+from opsin.core.published import Tensors, backbone_of
 from opsin.registry import MODELS
 
 EPS = 1e-6
@@ -414,21 +415,9 @@ def _hierarchical_arch(case: Case) -> dict[str, Sequence[int]]:
     return {key: case.built_with.get(key, named[key]) for key in ("depths", "dims")}
 
 
-@torch.no_grad()
-def _features_and_logits(model: Classifier, case: Case) -> dict[str, Tensor]:
-    place(model.eval(), case.state_dict())
-    (image,) = case.inputs().values()
-    features = model.forward_features(image)
-    return {"features": features, "logits": model.forward_head(features)}
-
-
 @adapter("convnext", r"convnext\.py Block")
-@torch.no_grad()
 def _run_block(case: Case) -> dict[str, Tensor]:
-    block = Block(case.built_with["dim"], layer_scale_init_value=_layer_scale(case, 1e-6))
-    place(block, case.state_dict())
-    (x,) = case.inputs().values()
-    return {"out": block(x)}
+    return run_module(Block(case.built_with["dim"], layer_scale_init_value=_layer_scale(case, 1e-6)), case)
 
 
 @adapter("convnext", r"models/convnext\.py (ConvNeXt|convnext_)")
@@ -439,7 +428,7 @@ def _run_classifier(case: Case) -> dict[str, Tensor]:
         in_channels=case.built_with.get("in_chans", 3),
         layer_scale_init_value=_layer_scale(case, 1e-6),
     )
-    return _features_and_logits(model, case)
+    return run_classifier(model, case)
 
 
 @adapter("convnext", r"convnext_isotropic\.py ")
@@ -452,21 +441,15 @@ def _run_isotropic(case: Case) -> dict[str, Tensor]:
         num_classes=case.built_with.get("num_classes", 1000),
         in_channels=case.built_with.get("in_chans", 3),
     )
-    return _features_and_logits(model, case)
+    return run_classifier(model, case)
 
 
 @adapter("convnext", r"backbones?/convnext\.py ConvNeXt")
-@torch.no_grad()
 def _run_dense(case: Case) -> dict[str, Tensor]:
     model = ConvNeXt(
         _hierarchical_arch(case),
         in_channels=case.built_with.get("in_chans", 3),
         layer_scale_init_value=_layer_scale(case, 1e-6),
         out_indices=case.built_with.get("out_indices", (0, 1, 2, 3)),
-    ).eval()
-    place(model, case.state_dict())
-    (image,) = case.inputs().values()
-    maps = model(image)
-    by_stage = {f"stage{index + 1}": m for index, m in zip(model.out_indices, maps, strict=True)}
-    names = case.meta["outputs"]
-    return by_stage if by_stage.keys() >= set(names) else dict(zip(names, maps, strict=True))
+    )
+    return run_backbone(model, case)

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
 from opsin.core.backbones.backbone import Backbone, Classifier, FeatureInfo, Trunk
+from opsin.core.backbones.cases import run_module, set_attention_scale
 from opsin.core.errors import UserError, unknown
 from opsin.core.layers.attention import Attention
 from opsin.core.layers.drop_path import DropPath, drop_path_rates
@@ -198,6 +199,7 @@ class CrossAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int, *, qkv_bias: bool = True) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.scale: float | None = None  # of the logits; None is (C / heads) ** -0.5
         self.wq, self.wk, self.wv = (nn.Linear(dim, dim, bias=qkv_bias) for _ in range(3))
         self.proj = nn.Linear(dim, dim)
 
@@ -207,22 +209,43 @@ class CrossAttention(nn.Module):
             part.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
             for part in (self.wq(x[:, :1]), self.wk(x), self.wv(x))
         )
-        y = F.scaled_dot_product_attention(q, k, v)
+        y = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
         return self.proj(y.transpose(1, 2).flatten(2))
 
 
 class CrossBlock(nn.Module):
-    """Pre-norm cross-attention; the residual is that of the first token. There is no perceptron."""
+    """Pre-norm cross-attention; the residual is that of the first token.
 
-    def __init__(self, dim: int, num_heads: int, *, qkv_bias: bool, drop_path_rate: float = 0.0) -> None:
+    Args:
+        dim: width C.
+        num_heads: heads; divides `dim`.
+        qkv_bias: whether queries, keys and values have a bias.
+        mlp_ratio: hidden over outer width of the perceptron after it; 0 for none, as in every CrossViT.
+        drop_path_rate: chance of dropping a branch of a sample, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        qkv_bias: bool,
+        mlp_ratio: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=EPS)
         self.attn = CrossAttention(dim, num_heads, qkv_bias=qkv_bias)
         self.drop_path = DropPath(drop_path_rate)
+        self.has_mlp = mlp_ratio > 0
+        if self.has_mlp:
+            self.norm2 = nn.LayerNorm(dim, eps=EPS)
+            self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, tokens, C) to (N, 1, C)."""
-        return x[:, :1] + self.drop_path(self.attn(self.norm1(x)))
+        x = x[:, :1] + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x))) if self.has_mlp else x
 
 
 class BranchBlocks(nn.Module):
@@ -575,6 +598,7 @@ def _branch_names(case: Case, outputs: Sequence[Tensor]) -> dict[str, Tensor]:
 def _run_classifier(case: Case) -> dict[str, Tensor]:
     settings = _published_settings(case)
     model = CrossViTClassifier(vars(settings), num_classes=_head_classes(case))
+    set_attention_scale(model, case, CrossAttention)
     place(model.eval(), case.state_dict())
     (image,) = case.inputs().values()
     features = model.forward_features(image)
@@ -588,6 +612,7 @@ def _run_classifier(case: Case) -> dict[str, Tensor]:
 def _run_encoder(case: Case) -> dict[str, Tensor]:
     settings = _published_settings(case)
     encoder = MultiScaleBlock(settings, settings.depth[0], ()).eval()
+    set_attention_scale(encoder, case, CrossAttention)
     place(encoder, case.state_dict())
     small, large = case.inputs().values()
     return _branch_names(case, encoder(small, large))
@@ -598,13 +623,13 @@ def _run_encoder(case: Case) -> dict[str, Tensor]:
 def _run_cross_attention(case: Case) -> dict[str, Tensor]:
     given = case.built_with
     bias = any(name.endswith("wq.bias") for name in case.shapes)
-    heads = given.get("num_heads", 12 if "Block" in case.source else 8)
-    layer: nn.Module = CrossAttention(given["dim"], heads, qkv_bias=bias)
+    dim, heads = given["dim"], given.get("num_heads", 8)
+    layer: nn.Module = CrossAttention(dim, heads, qkv_bias=bias)
     if "Block" in case.source:
-        layer = CrossBlock(given["dim"], heads, qkv_bias=bias)
-    place(layer.eval(), case.state_dict())
-    (x,) = case.inputs().values()
-    return dict.fromkeys(case.meta["outputs"], layer(x))
+        mlp_ratio = case.shapes.get("mlp.fc1.bias", (0,))[0] / dim
+        layer = CrossBlock(dim, heads, qkv_bias=bias, mlp_ratio=mlp_ratio)
+    set_attention_scale(layer, case, CrossAttention)
+    return run_module(layer, case)
 
 
 @adapter("crossvit", r"crossvit\.py PatchEmbed")
@@ -621,7 +646,4 @@ def _run_patch_embed(case: Case) -> dict[str, Tensor]:
         multi_conv="proj.4.weight" in case.shapes,
         in_channels=given.get("in_chans", 3),
     )
-    layer = PatchEmbed(settings, 0).eval()
-    place(layer, case.state_dict())
-    (image,) = case.inputs().values()
-    return dict.fromkeys(case.meta["outputs"], layer(image))
+    return run_module(PatchEmbed(settings, 0), case)

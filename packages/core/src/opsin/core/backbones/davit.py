@@ -17,6 +17,7 @@ embeddings round sizes up.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,14 @@ import torch
 from torch import Tensor, nn
 
 from opsin.core.backbones.backbone import Backbone, Classifier, FeatureInfo, resolve_arch
+from opsin.core.backbones.cases import (
+    map_size,
+    only_input,
+    only_output,
+    run_backbone,
+    run_classifier,
+    run_module,
+)
 from opsin.core.errors import UserError, unknown
 from opsin.core.layers.attention import Attention
 from opsin.core.layers.drop_path import DropPath, drop_path_rates
@@ -280,8 +289,13 @@ def _layer(name: str, depths: Sequence[int]) -> tuple[int, int]:
     return last, last + 1
 
 
-# timm's names of the same tensors
-_RENAMES = (
+MMPRETRAIN_DIFFERS = (
+    "this file has mmpretrain's names. Its tensors are placed as the authors' and make the authors' network, "
+    "not mmpretrain's, whose stem sees the picture two pixels further on and whose classifier norms every "
+    "position before the average, the authors the average"
+)
+# other libraries' names of the same tensors
+_TIMM_NAMES = (
     (r"^stem\.conv\.", r"patch_embeds.0.proj."),
     (r"^stem\.norm\.", r"patch_embeds.0.norm."),
     (r"^stages\.(\d+)\.downsample\.conv\.", r"patch_embeds.\1.proj."),
@@ -292,13 +306,33 @@ _RENAMES = (
     (r"^head\.norm\.", r"norms."),
     (r"^head\.fc\.", r"head."),
 )
+_MMPRETRAIN_NAMES = (
+    (r"^patch_embed\.", r"patch_embeds.0."),
+    *((rf"^stages\.{stage}\.downsample\.", f"patch_embeds.{stage + 1}.") for stage in range(3)),
+    (r"\.projection\.", r".proj."),
+    (r"^stages\.(\d+)\.blocks\.(\d+)\.spatial_block\.", r"main_blocks.\1.\2.0."),
+    (r"^stages\.(\d+)\.blocks\.(\d+)\.channel_block\.", r"main_blocks.\1.\2.1."),
+    (r"\.cpe1\.", r".cpe.0."),
+    (r"\.cpe2\.", r".cpe.1."),
+    (r"\.attn\.w_msa\.", r".attn."),
+    (r"\.ffn\.layers\.0\.0\.", r".mlp.fc1."),
+    (r"\.ffn\.layers\.1\.", r".mlp.fc2."),
+    (r"^head\.fc\.", r"head."),
+)
 
 
 def _authors_names(tensors: Tensors) -> Tensors:
-    """Tensors under the authors' names; of a whole OpenMMLab model those of its backbone."""
+    """Tensors under the authors' names; of a whole OpenMMLab model those of its backbone and `head`.
+
+    Warns of mmpretrain's files, whose network computes something else with the same weights.
+    """
+    tensors = backbone_of(tensors, "head.fc.")
+    of_mmpretrain = "patch_embed.projection.weight" in tensors
+    if of_mmpretrain:
+        warnings.warn(MMPRETRAIN_DIFFERS, stacklevel=2)
     renamed = {}
-    for name, tensor in backbone_of(tensors).items():
-        for pattern, replacement in _RENAMES:
+    for name, tensor in tensors.items():
+        for pattern, replacement in _MMPRETRAIN_NAMES if of_mmpretrain else _TIMM_NAMES:
             name = re.sub(pattern, replacement, name)
         renamed[name] = tensor
     return renamed
@@ -396,9 +430,9 @@ class DaViT(Backbone):
     def from_published(self, tensors: Tensors) -> Tensors:
         """Tensors of a published file to those of this backbone.
 
-        Takes classifiers and dense models of the authors, timm's classifiers, and whole detectors and
-        segmentors. Heads and whatever lies beyond `out_indices` are dropped; norms of outputs, which a
-        classifier does not have, stay as they are.
+        Takes classifiers and dense models of the authors, classifiers of timm and mmpretrain, and whole
+        detectors and segmentors. Heads and whatever lies beyond `out_indices` are dropped; norms of outputs,
+        which a classifier does not have, stay as they are.
         """
         beyond = "|".join(str(stage) for stage in range(len(self.main_blocks), len(self.depths)))
         unused = r"^(norms|norm\d+|head)\." + (
@@ -465,8 +499,9 @@ class DaViTClassifier(Classifier):
         return _layer(name.removeprefix(prefix), self.depths)
 
     def from_published(self, tensors: Tensors) -> Tensors:
-        """Tensors of a classifier's file of the authors or of timm to those of this network."""
-        return _authors_names(tensors)
+        """Tensors of a classifier's file of the authors, timm or mmpretrain to those of this network."""
+        last = f"norm{len(self.depths) - 1}."  # mmpretrain numbers the final norm
+        return {re.sub(rf"^{last}", "norms.", name): t for name, t in _authors_names(tensors).items()}
 
 
 register_models("davit", DaViTClassifier, {f"davit_{arch}": {"arch": arch} for arch in ARCHS}, backbone=DaViT)
@@ -496,49 +531,28 @@ def _block_arguments(case: Case) -> dict[str, Any]:
 
 
 def _as_map(tokens: Tensor, case: Case) -> Tensor:
-    """Tokens (B, H * W, C) of a case as a map, by the size that its description tells as H=…, W=….
-
-    Raises:
-        UserError: if the description tells none and the tokens make no square.
-    """
+    """Tokens (B, H * W, C) or an image (B, C, H, W) as a map (B, H, W, C)."""
     if tokens.ndim == 4:
         return tokens.permute(0, 2, 3, 1)
-    told = re.search(r"H\s*=\s*(\d+)\W+W\s*=\s*(\d+)", f"{case.meta.get('what')} {case.meta.get('call')}")
-    side = round(tokens.shape[1] ** 0.5)
-    height, width = (int(told[1]), int(told[2])) if told else (side, side)
-    if height * width != tokens.shape[1]:
-        raise UserError(f"{case.name} does not tell the map's size as H=…, W=…")
-    return tokens.unflatten(1, (height, width))
+    return tokens.unflatten(1, map_size(case, tokens.shape[1]))
 
 
 def _tensors(case: Case, prefix: str) -> Tensors:
     return {n.removeprefix(prefix): t for n, t in case.state_dict().items() if n.startswith(prefix)}
 
 
-def _only_output(case: Case, value: Tensor) -> dict[str, Tensor]:
-    return dict.fromkeys(case.meta["outputs"], value)
-
-
-def _only_input(case: Case) -> Tensor:
-    return next(iter(case.inputs().values()))
-
-
 @adapter("davit", r"davit\.py ChannelAttention")
 @torch.no_grad()
 def _run_channel_attention(case: Case) -> dict[str, Tensor]:
     given = case.built_with
-    attn = ChannelGroupAttention(given["dim"], given.get("num_heads", 8), **_bias_of(case))
-    place(attn, case.state_dict())
-    return _only_output(case, attn(_only_input(case)))
+    return run_module(ChannelGroupAttention(given["dim"], given.get("num_heads", 8), **_bias_of(case)), case)
 
 
 @adapter("davit", r"davit\.py WindowAttention")
 @torch.no_grad()
 def _run_window_attention(case: Case) -> dict[str, Tensor]:
     # the authors' module gets its windows already cut
-    attn = Attention(case.built_with["dim"], case.built_with["num_heads"], **_bias_of(case))
-    place(attn, case.state_dict())
-    return _only_output(case, attn(_only_input(case)))
+    return run_module(Attention(case.built_with["dim"], case.built_with["num_heads"], **_bias_of(case)), case)
 
 
 def _bias_of(case: Case) -> dict[str, bool]:
@@ -550,7 +564,7 @@ def _bias_of(case: Case) -> dict[str, bool]:
 def _run_blocks(case: Case) -> dict[str, Tensor]:
     """One block, or several in the order in which the source names them, each under its own prefix."""
     kinds = [kind.lower() for kind in re.findall(r"(Spatial|Channel)Block", case.source)]
-    given, x, outputs = case.built_with, _as_map(_only_input(case), case), {}
+    given, x, outputs = case.built_with, _as_map(only_input(case), case), {}
     for kind in kinds:
         block = _block(
             kind, given["dim"], given["num_heads"], given.get("window_size", 7), **_block_arguments(case)
@@ -559,7 +573,7 @@ def _run_blocks(case: Case) -> dict[str, Tensor]:
         place(block.eval(), _tensors(case, f"{kind}." if prefixed else ""))
         x = block(x)
         outputs[kind] = x.flatten(1, 2)
-    return outputs if len(kinds) > 1 else outputs | _only_output(case, x.flatten(1, 2))
+    return outputs if len(kinds) > 1 else outputs | only_output(case, x.flatten(1, 2))
 
 
 @adapter("davit", r"davit\.py ConvPosEnc")
@@ -567,7 +581,7 @@ def _run_blocks(case: Case) -> dict[str, Tensor]:
 def _run_position_encoding(case: Case) -> dict[str, Tensor]:
     encoding = ConvPosEnc(case.built_with["dim"], act=bool(case.built_with.get("act", False)))
     place(encoding, case.state_dict())
-    return _only_output(case, encoding(_as_map(_only_input(case), case)).flatten(1, 2))
+    return only_output(case, encoding(_as_map(only_input(case), case)).flatten(1, 2))
 
 
 @adapter("davit", r"davit\.py PatchEmbed")
@@ -581,24 +595,17 @@ def _run_patch_embed(case: Case) -> dict[str, Tensor]:
         overlapped=given.get("overlapped", False),
     )
     place(embed, case.state_dict())
-    return _only_output(case, embed(_as_map(_only_input(case), case)).flatten(1, 2))
+    return only_output(case, embed(_as_map(only_input(case), case)).flatten(1, 2))
 
 
 @adapter("davit", r"(mmdet|mmseg|backbones?/|detection|segmentation).*davit\.py")
-@torch.no_grad()
 def _run_dense(case: Case) -> dict[str, Tensor]:
-    model = DaViT(**_network_arguments(case), out_indices=case.built_with.get("out_indices", (0, 1, 2, 3)))
-    place(model.eval(), case.state_dict())
-    maps = model(_only_input(case))
-    by_stage = {f"stage{index + 1}": m for index, m in zip(model.out_indices, maps, strict=True)}
-    names = case.meta["outputs"]
-    return by_stage if by_stage.keys() >= set(names) else dict(zip(names, maps, strict=True))
+    arguments = _network_arguments(case)
+    stages = range(len(arguments["arch"]["embed_dims"]))
+    return run_backbone(DaViT(**arguments, out_indices=case.built_with.get("out_indices", stages)), case)
 
 
-@adapter("davit", r"models/davit\.py")
-@torch.no_grad()
+@adapter("davit", r"models/davit\.py (DaViT|davit)")
 def _run_classifier(case: Case) -> dict[str, Tensor]:
     model = DaViTClassifier(**_network_arguments(case), num_classes=case.built_with.get("num_classes", 1000))
-    place(model.eval(), case.state_dict())
-    features = model.forward_features(_only_input(case))
-    return {"features": features, "logits": model.forward_head(features)}
+    return run_classifier(model, case)

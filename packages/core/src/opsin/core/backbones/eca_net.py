@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin.core.backbones.backbone import Backbone, Classifier, FeatureInfo, Trunk, resolve_arch
+from opsin.core.backbones.cases import only_input, run_classifier, run_module
 from opsin.core.backbones.norm_eval import NormEvalBackbone
 from opsin.core.errors import UserError, unknown
 from opsin.core.layers.conv_norm import fold_conv
@@ -593,21 +594,30 @@ def _module_case(case: Case) -> dict[str, Tensor]:
     built_with = case.built_with
     kind = ECANoSharing if "eca_ns" in case.source else ECA
     module = kind(built_with["channel"], built_with.get("k_size", 3))
-    place(module, case.state_dict())
-    (x,) = case.inputs().values()
-    return {**dict.fromkeys(case.meta["outputs"], module(x)), "weights": module.gates(x)}
+    return {**run_module(module, case), "weights": module.gates(only_input(case))}
 
 
 @adapter("eca-net", r"ECA(BasicBlock|Bottleneck)")
-@torch.no_grad()
 def _block_case(case: Case) -> dict[str, Tensor]:
     built_with = case.built_with
     width, in_channels = case.shapes["conv1.weight"][:2]
     kind = Bottleneck if "conv3.weight" in case.shapes else BasicBlock
-    block = kind(in_channels, width, built_with.get("stride", 1), built_with.get("k_size", 3), 0.0).eval()
-    place(block, case.state_dict())
-    (x,) = case.inputs().values()
-    return dict.fromkeys(case.meta["outputs"], block(x))
+    return run_module(
+        kind(in_channels, width, built_with.get("stride", 1), built_with.get("k_size", 3), 0.0), case
+    )
+
+
+@adapter("eca-net", r"InvertedResidual")
+def _inverted_residual_case(case: Case) -> dict[str, Tensor]:
+    built_with = case.built_with
+    block = InvertedResidual(
+        built_with["inp"],
+        built_with["oup"],
+        stride=built_with["stride"],
+        expand_ratio=built_with["expand_ratio"],
+        k_size=built_with["k_size"],
+    )
+    return run_module(block, case)
 
 
 @adapter("eca-net", r"eca_resnet")
@@ -618,7 +628,8 @@ def _resnet_case(case: Case) -> dict[str, Tensor]:
     if "block" in built_with:
         arch["block"] = "basic" if "Basic" in built_with["block"] else "bottleneck"
     arch["depths"] = built_with.get("layers", arch["depths"])
-    arch["k_sizes"] = built_with.get("k_size", arch["k_sizes"])
+    # the authors' functions have filters of 3 by default, their trained models others
+    arch["k_sizes"] = [case.shapes[f"layer{stage}.0.eca.conv.weight"][2] for stage in range(1, 5)]
     return _network_case(case, ECAResNet, ECAResNetClassifier, "fc.weight", {"arch": arch})
 
 
@@ -637,15 +648,13 @@ def _network_case(
     head: str,
     settings: dict[str, Any],
 ) -> dict[str, Tensor]:
-    """Maps where every output's name ends in a digit, else features and logits."""
-    (image,) = case.inputs().values()
-    wanted = list(case.meta["outputs"])
-    if all(name[-1].isdigit() for name in wanted):
-        indices = [int(name[-1]) - 1 for name in wanted]
-        dense = backbone(**settings, out_indices=sorted(indices)).eval()
+    """Maps under the names that end in a digit, features and logits under the others."""
+    outputs: dict[str, Tensor] = {}
+    staged = sorted(name for name in case.meta["outputs"] if name[-1].isdigit())
+    if len(staged) < len(case.meta["outputs"]):
+        outputs |= run_classifier(classifier(**settings, num_classes=case.shapes.get(head, (0,))[0]), case)
+    if staged:
+        dense = backbone(**settings, out_indices=[int(name[-1]) - 1 for name in staged]).eval()
         place(dense, case.state_dict())
-        return dict(zip(sorted(wanted), dense(image), strict=True))
-    model = classifier(**settings, num_classes=case.shapes.get(head, (0,))[0]).eval()
-    place(model, case.state_dict())
-    features = model.forward_features(image)
-    return {"features": features, "logits": model.forward_head(features)}
+        outputs |= dict(zip(staged, dense(only_input(case)), strict=True))
+    return outputs

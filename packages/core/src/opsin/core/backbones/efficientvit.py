@@ -29,12 +29,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin.core.backbones.backbone import resolve_arch
+from opsin.core.backbones.cases import run_module
 from opsin.core.backbones.three_stage import (
     STRIDES,
     ThreeStageBackbone,
     ThreeStageClassifier,
     ThreeStages,
-    run_module,
     run_network,
 )
 from opsin.core.errors import UserError

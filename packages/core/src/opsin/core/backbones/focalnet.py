@@ -18,7 +18,6 @@ Tokens travel as (N, H, W, C), of which a channels-last map is a view.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -29,6 +28,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin.core.backbones.backbone import Backbone, Classifier, FeatureInfo
+from opsin.core.backbones.cases import (
+    map_size,
+    only_input,
+    only_output,
+    run_backbone,
+    run_classifier,
+    run_module,
+)
 from opsin.core.backbones.settings import one_a_stage, resolve_settings
 from opsin.core.errors import UserError
 from opsin.core.layers.drop_path import DropPath, drop_path_rates
@@ -541,11 +548,6 @@ register_models(
 )
 
 
-def _named_outputs(case: Case, main: Tensor, **others: Tensor) -> dict[str, Tensor]:
-    """The outputs that the case asks for; what is not one of `others` is the module's own, `main`."""
-    return {name: others.get(name, main) for name in case.meta["outputs"]}
-
-
 def _published_arch(source: str, built_with: Mapping[str, Any], focal_windows: int) -> Arch:
     """The settings of a published class, whose factories fix little more than depths and width."""
     factory = re.search(r"focalnet_(\w+)", source.rsplit(".py", 1)[-1])
@@ -561,34 +563,24 @@ def _published_arch(source: str, built_with: Mapping[str, Any], focal_windows: i
 
 
 @adapter("focalnet", r"mmcv_custom/checkpoint\.py|backbones/focalnet\.py (FocalNet\b|focalnet_)")
-@torch.no_grad()
 def _run_dense(case: Case) -> dict[str, Tensor]:
     built_with = case.built_with.get("dense", case.built_with)  # a classifier's tensors come with both
     model = FocalNet(
         vars(_published_arch(case.source, built_with, focal_windows=9)),
         in_channels=built_with.get("in_chans", 3),
         out_indices=built_with.get("out_indices"),
-    ).eval()
-    place(model, case.state_dict())
-    (image,) = case.inputs().values()
-    maps = model(image)
-    by_stage = {f"stage{index + 1}": m for index, m in zip(model.out_indices, maps, strict=True)}
-    names = case.meta["outputs"]
-    return by_stage if by_stage.keys() >= set(names) else dict(zip(names, maps, strict=True))
+    )
+    return run_backbone(model, case)
 
 
 @adapter("focalnet", r"classification/focalnet\.py (FocalNet\b|focalnet_)")
-@torch.no_grad()
 def _run_classifier(case: Case) -> dict[str, Tensor]:
     model = FocalNetClassifier(
         vars(_published_arch(case.source, case.built_with, focal_windows=3)),
         num_classes=case.built_with.get("num_classes", 1000),
         in_channels=case.built_with.get("in_chans", 3),
-    ).eval()
-    place(model, case.state_dict())
-    (image,) = case.inputs().values()
-    features = model.forward_features(image)
-    return _named_outputs(case, model.forward_head(features), features=features)
+    )
+    return run_classifier(model, case)
 
 
 @adapter("focalnet", r"focalnet\.py FocalModulation\b")
@@ -605,11 +597,9 @@ def _run_modulation(case: Case) -> dict[str, Tensor]:
         use_postln_in_modulation=built_with.get("use_postln" if dense else "use_postln_in_modulation", False),
         normalize_modulator=built_with.get("normalize_modulator", False),
     )
-    place(module, case.state_dict())
-    (x,) = case.inputs().values()
-    _, context, gates = module.split(x)
-    modulator = module.modulator(context, gates).permute(0, 3, 1, 2)
-    return _named_outputs(case, module(x), modulator=modulator)
+    outputs = run_module(module, case)
+    _, context, gates = module.split(only_input(case))
+    return {**outputs, "modulator": module.modulator(context, gates).permute(0, 3, 1, 2)}
 
 
 @adapter("focalnet", r"focalnet\.py Focal(Net|Modulation)Block")
@@ -625,16 +615,8 @@ def _run_block(case: Case) -> dict[str, Tensor]:
     ).eval()
     place(block, case.state_dict())
     x = next(iter(case.inputs().values()))
-    tokens = x if x.ndim == 4 else x.unflatten(1, _grid(case, x.shape[1]))
-    return _named_outputs(case, block(tokens).view(x.shape))
-
-
-def _grid(case: Case, tokens: int) -> tuple[int, int]:
-    """Height and width of a block's map, which the authors' block is told apart from its tokens."""
-    given = {**case.built_with, **case.meta.get("call_with", {})}
-    height, width = given.get("input_resolution", (given.get("H", 0), given.get("W", 0)))
-    side = math.isqrt(tokens)
-    return (height, width) if height * width == tokens else (side, tokens // side)
+    tokens = x if x.ndim == 4 else x.unflatten(1, map_size(case, x.shape[1]))
+    return only_output(case, block(tokens).view(x.shape))
 
 
 @adapter("focalnet", r"focalnet\.py PatchEmbed")
@@ -654,6 +636,5 @@ def _run_patch_embed(case: Case) -> dict[str, Tensor]:
         **overlap,
     )
     place(module, case.state_dict())
-    (image,) = case.inputs().values()
-    x = module(image.permute(0, 2, 3, 1))
-    return _named_outputs(case, x.permute(0, 3, 1, 2) if dense else x.flatten(1, 2))
+    x = module(only_input(case).permute(0, 2, 3, 1))
+    return only_output(case, x.permute(0, 3, 1, 2) if dense else x.flatten(1, 2))

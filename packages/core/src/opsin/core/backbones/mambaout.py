@@ -27,11 +27,12 @@ import torch
 from torch import Tensor, cat, nn
 
 from opsin.core.backbones.backbone import Backbone, Classifier, FeatureInfo
+from opsin.core.backbones.cases import run_backbone, run_classifier, run_module, set_activation
 from opsin.core.backbones.numbered_stages import STRIDES, stage_settings
 from opsin.core.layers.drop_path import DropPath, drop_path_rates
 from opsin.core.models import register_models
 from opsin.core.parity import Case, adapter
-from opsin.core.published import Tensors, backbone_of, fit, place
+from opsin.core.published import Tensors, backbone_of, fit
 from opsin.registry import MODELS
 
 EPS = 1e-6
@@ -381,53 +382,40 @@ def _case_settings(case: Case) -> dict[str, Any]:
     }
 
 
-@torch.no_grad()
-def _run_module(module: nn.Module, case: Case) -> dict[str, Tensor]:
-    """The output of a module that has one input and one output, whatever the case calls it."""
-    place(module.eval(), case.state_dict())
-    (x,) = case.inputs().values()
-    return dict.fromkeys(case.meta["outputs"], module(x))
-
-
 @adapter("mambaout", r"mambaout\.py GatedCNNBlock")
 def _run_block(case: Case) -> dict[str, Tensor]:
     names = ("expansion_ratio", "kernel_size", "conv_ratio")
     settings = {name: case.built_with[name] for name in names if name in case.built_with}
-    return _run_module(GatedCNNBlock(case.built_with["dim"], **settings), case)
+    block = GatedCNNBlock(case.built_with["dim"], **settings)
+    set_activation(block, case)
+    return run_module(block, case)
 
 
 @adapter("mambaout", r"mambaout\.py Stem")
 def _run_stem(case: Case) -> dict[str, Tensor]:
-    return _run_module(Stem(case.shapes["conv1.weight"][1], case.shapes["conv2.weight"][0]), case)
+    return run_module(Stem(case.shapes["conv1.weight"][1], case.shapes["conv2.weight"][0]), case)
 
 
 @adapter("mambaout", r"mambaout\.py Downsampl")
 def _run_downsample(case: Case) -> dict[str, Tensor]:
     dim, in_channels, *_ = case.shapes["conv.weight"]
-    return _run_module(Downsample(in_channels, dim), case)
+    return run_module(Downsample(in_channels, dim), case)
 
 
 @adapter("mambaout", r"mambaout\.py MlpHead")
 def _run_head(case: Case) -> dict[str, Tensor]:
-    return _run_module(MlpHead(case.shapes["fc1.weight"][1], case.shapes["fc2.weight"][0]), case)
+    return run_module(MlpHead(case.shapes["fc1.weight"][1], case.shapes["fc2.weight"][0]), case)
 
 
 @adapter("mambaout", r"mambaout\.py (MambaOut|mambaout_).*stages\[")
-@torch.no_grad()
 def _run_stages(case: Case) -> dict[str, Tensor]:
-    backbone = MambaOut(**_case_settings(case), out_norm=False).eval()
-    place(backbone, case.state_dict())
-    (image,) = case.inputs().values()
-    return {f"stage{number}": m for number, m in enumerate(backbone(image), 1)}
+    backbone = MambaOut(**_case_settings(case), out_norm=False)
+    set_activation(backbone.stages, case)
+    return run_backbone(backbone, case)
 
 
 @adapter("mambaout", r"mambaout\.py (MambaOut|mambaout_)")
-@torch.no_grad()
 def _run_classifier(case: Case) -> dict[str, Tensor]:
-    model = MambaOutClassifier(
-        **_case_settings(case), num_classes=case.built_with.get("num_classes", 1000)
-    ).eval()
-    place(model, case.state_dict())
-    (image,) = case.inputs().values()
-    features = model.forward_features(image)
-    return {"features": features, "logits": model.forward_head(features)}
+    model = MambaOutClassifier(**_case_settings(case), num_classes=case.built_with.get("num_classes", 1000))
+    set_activation(model.stages, case)
+    return run_classifier(model, case)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from opsin.core.backbones.backbone import Backbone, Classifier, FeatureInfo, Trunk, resolve_arch
+from opsin.core.backbones.cases import only_input, only_output
 from opsin.core.errors import UserError
 from opsin.core.layers.mlp import Mlp
 from opsin.core.layers.patch_embedding import PatchEmbedding
@@ -305,11 +306,6 @@ def _placed(module: nn.Module, case: Case) -> nn.Module:
     return module
 
 
-def _only_input(case: Case) -> Tensor:
-    (x,) = case.inputs().values()
-    return x
-
-
 @adapter("ninformer", r"NiNformerImageClassification")
 @torch.no_grad()
 def _run_classifier(case: Case) -> dict[str, Tensor]:
@@ -327,7 +323,7 @@ def _run_classifier(case: Case) -> dict[str, Tensor]:
         in_channels=in_channels,
     )
     _placed(model, case)
-    tokens = model.forward_tokens(_only_input(case))
+    tokens = model.forward_tokens(only_input(case))
     features = tokens.mean(1)
     return {"tokens": tokens, "features": features, "logits": model.forward_head(features)}
 
@@ -338,24 +334,34 @@ def _run_blocks(case: Case) -> dict[str, Tensor]:
     depth = len({name.split(".")[1] for name in case.shapes})
     blocks = nn.ModuleDict({"blocks": nn.Sequential(*(NiNBlock(**_sizes(case)) for _ in range(depth)))})
     _placed(blocks, case)
-    return dict.fromkeys(case.meta["outputs"], blocks["blocks"](_only_input(case)))
+    return only_output(case, blocks["blocks"](only_input(case)))
 
 
 @adapter("ninformer", r"\.py NiNBlock")
 @torch.no_grad()
 def _run_block(case: Case) -> dict[str, Tensor]:
     """The block, and what its mixer (`gate`) makes of the input as it is."""
-    block, x = NiNBlock(**_sizes(case)), _only_input(case)
+    block, x = NiNBlock(**_sizes(case)), only_input(case)
     _placed(block, case)
-    return dict.fromkeys(case.meta["outputs"], block(x)) | {"gate": block.gate.mixer(x)}
+    return only_output(case, block(x)) | {"gate": block.gate.mixer(x)}
 
 
 @adapter("ninformer", r"\.py Mixer(Block|GatingUnit)")
 @torch.no_grad()
 def _run_mixer(case: Case) -> dict[str, Tensor]:
-    layer: nn.Module = (GatingUnit if "GatingUnit" in case.source else Mixer)(**_sizes(case))
+    sizes = _sizes(case)
+    mixer = Mixer(**sizes)
+    # the class alone may have another width over the channels than over the tokens
+    hidden = next(
+        shape[0] for name, shape in case.shapes.items() if name.endswith("channel_mix.1.net.0.weight")
+    )
+    mixer.channel_mlp = Mlp(sizes["dim"], hidden)
+    layer: nn.Module = mixer
+    if "GatingUnit" in case.source:
+        layer = GatingUnit(**sizes)
+        layer.mixer = mixer
     _placed(layer, case)
-    return dict.fromkeys(case.meta["outputs"], layer(_only_input(case)))
+    return only_output(case, layer(only_input(case)))
 
 
 @adapter("ninformer", r"\.py FeedForward")
@@ -363,4 +369,4 @@ def _run_mixer(case: Case) -> dict[str, Tensor]:
 def _run_perceptron(case: Case) -> dict[str, Tensor]:
     hidden, dim = case.shapes["net.0.weight"]
     layer = _placed(Mlp(dim, hidden), case)
-    return dict.fromkeys(case.meta["outputs"], layer(_only_input(case)))
+    return only_output(case, layer(only_input(case)))

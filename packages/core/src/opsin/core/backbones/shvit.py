@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from opsin.core.backbones.backbone import resolve_arch
+from opsin.core.backbones.cases import run_module
 from opsin.core.backbones.three_stage import (
     STRIDES,
     ThreeStageBackbone,
     ThreeStageClassifier,
-    run_module,
     run_network,
 )
 from opsin.core.errors import UserError

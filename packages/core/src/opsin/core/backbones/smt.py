@@ -25,6 +25,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin.core.backbones.backbone import Backbone, Classifier, FeatureInfo
+from opsin.core.backbones.cases import (
+    map_size,
+    named_maps,
+    only_input,
+    only_output,
+    run_classifier,
+    run_module,
+    set_attention_scale,
+)
 from opsin.core.backbones.numbered_stages import STRIDES, NumberedStages, stage_settings
 from opsin.core.errors import UserError
 from opsin.core.layers.conv_norm import fold_conv
@@ -177,6 +186,7 @@ class SelfAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int, *, qkv_bias: bool = True) -> None:
         super().__init__()
         self.head_width = _head_width(dim, num_heads)
+        self.scale: float | None = None  # of the logits; None is head_width ** -0.5
         self.q = nn.Linear(dim, dim, bias=qkv_bias)
         self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
         self.local_conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
@@ -186,7 +196,8 @@ class SelfAttention(nn.Module):
         """(N, H, W, C) to the same shape."""
         k, v = self.kv(x).chunk(2, dim=-1)
         q, keys, values = (self._heads(part) for part in (self.q(x), k, v))
-        attended = F.scaled_dot_product_attention(q, keys, values).transpose(1, 2).reshape(x.shape)
+        attended = F.scaled_dot_product_attention(q, keys, values, scale=self.scale)
+        attended = attended.transpose(1, 2).reshape(x.shape)
         local = self.local_conv(v.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return self.proj(attended + local)
 
@@ -519,20 +530,14 @@ def _case_settings(case: Case) -> dict[str, Any]:
     }
 
 
-def _map_and_size(case: Case) -> tuple[Tensor, tuple[int, int]]:
-    """The tokens (N, H * W, C) of a single module's case as a map (N, H, W, C), and H and W.
-
-    Raises:
-        UserError: if the case does not tell H and W.
-    """
-    inputs = case.inputs()
-    x = inputs["x"] if "x" in inputs else next(iter(inputs.values()))
-    text = f"H={inputs['H']}, W={inputs['W']}" if {"H", "W"} <= set(inputs) else str(case.meta.get("what"))
-    told = re.search(r"\bH\D{1,3}(\d+)\D{1,6}W\D{1,3}(\d+)", re.sub(r"tensor\((\d+)\)", r"\1", text))
-    if told is None:
-        raise UserError(f"the case {case.name} does not tell height and width")
-    size = int(told[1]), int(told[2])
-    return x.unflatten(1, size), size
+def _run_on_map(module: nn.Module, case: Case, *, channels_first: bool = False) -> dict[str, Tensor]:
+    """A module of maps on the tokens (N, H * W, C) of a case."""
+    place(module.eval(), _classifier_names(case.state_dict()))
+    tokens = next(iter(case.inputs().values()))
+    x = tokens.unflatten(1, map_size(case, tokens.shape[1]))
+    if channels_first:
+        return only_output(case, module(x.permute(0, 3, 1, 2)).flatten(2).transpose(1, 2))
+    return only_output(case, module(x).flatten(1, 2))
 
 
 def _mixer(case: Case) -> nn.Module:
@@ -541,58 +546,61 @@ def _mixer(case: Case) -> nn.Module:
     if built_with.get("ca_attention", 1):
         heads, expand_ratio = built_with.get("ca_num_heads", 4), built_with.get("expand_ratio", 2)
         return ScaleAwareModulation(dim, heads, expand_ratio=expand_ratio, qkv_bias=qkv_bias)
-    return SelfAttention(dim, built_with.get("sa_num_heads", 8), qkv_bias=qkv_bias)
+    attention = SelfAttention(dim, built_with.get("sa_num_heads", 8), qkv_bias=qkv_bias)
+    set_attention_scale(attention, case, SelfAttention)
+    return attention
 
 
 @adapter("smt", r"smt\.py Attention\b")
 @torch.no_grad()
 def _run_attention(case: Case) -> dict[str, Tensor]:
-    mixer = _mixer(case).eval()
-    place(mixer, _classifier_names(case.state_dict()))
-    x, _ = _map_and_size(case)
-    outputs = {"out": mixer(x).flatten(1, 2)}
+    mixer = _mixer(case)
+    outputs = _run_on_map(mixer, case)
     if isinstance(mixer, ScaleAwareModulation):
-        outputs["modulator"] = mixer.modulator(x)
+        tokens = next(iter(case.inputs().values()))
+        outputs["modulator"] = mixer.modulator(tokens.unflatten(1, map_size(case, tokens.shape[1])))
     return outputs
 
 
 @adapter("smt", r"smt\.py Block\b")
 @torch.no_grad()
 def _run_block(case: Case) -> dict[str, Tensor]:
-    settings = _case_settings(case)
     block = Block(
         case.built_with["dim"],
         _mixer(case),
         case.built_with.get("mlp_ratio", 4.0),
-        layer_scale_init_value=settings["layer_scale_init_value"],
-    ).eval()
-    place(block, _classifier_names(case.state_dict()))
-    x, _ = _map_and_size(case)
-    return {"out": block(x.permute(0, 3, 1, 2)).flatten(2).transpose(1, 2)}
+        layer_scale_init_value=_case_settings(case)["layer_scale_init_value"],
+    )
+    return _run_on_map(block, case, channels_first=True)
 
 
 @adapter("smt", r"smt\.py Mlp\b")
 @torch.no_grad()
 def _run_mlp(case: Case) -> dict[str, Tensor]:
     dim = case.built_with["in_features"]
-    mlp = Mlp(dim, case.built_with.get("hidden_features") or dim)
-    place(mlp, case.state_dict())
-    x, _ = _map_and_size(case)
-    return {"out": mlp(x).flatten(1, 2)}
+    return _run_on_map(Mlp(dim, case.built_with.get("hidden_features") or dim), case)
+
+
+@adapter("smt", r"smt\.py (OverlapPatchEmbed|Head)\b")
+@torch.no_grad()
+def _run_embedding(case: Case) -> dict[str, Tensor]:
+    """What opens a stage, on a map; the authors' give tokens."""
+    dim, in_channels, kernel_size, _ = case.shapes.get("proj.weight") or case.shapes["conv.0.weight"]
+    embed = (
+        PatchEmbed(in_channels, dim) if "proj.weight" in case.shapes else Stem(in_channels, dim, kernel_size)
+    )
+    return {name: x.flatten(2).transpose(1, 2) for name, x in run_module(embed, case).items()}
 
 
 @adapter("smt", r"SMT\S* models/smt\.py (SMT|smt_)")
-@torch.no_grad()
 def _run_classifier(case: Case) -> dict[str, Tensor]:
     model = SMTClassifier(
         _case_arch(case, (8, 6, 4, 2)),
         num_classes=case.built_with.get("num_classes", 1000),
         **_case_settings(case),
-    ).eval()
-    place(model, case.state_dict())
-    (image,) = case.inputs().values()
-    features = model.forward_features(image)
-    return {"features": features, "logits": model.forward_head(features)}
+    )
+    set_attention_scale(model, case, SelfAttention)
+    return run_classifier(model, case)
 
 
 @adapter("smt", r"(det|seg)\S*/smt\.py (SMT|smt_)")
@@ -604,8 +612,6 @@ def _run_dense(case: Case) -> dict[str, Tensor]:
     # the authors build every stage, whatever leaves the network
     model = SMT(_case_arch(case, mlp_ratios), out_indices=range(stages), **_case_settings(case)).eval()
     place(model, case.state_dict())
-    (image,) = case.inputs().values()
-    maps = model(image)
-    by_stage = {f"stage{index + 1}": maps[index] for index in outputs}
-    names = case.meta["outputs"]
-    return by_stage if by_stage.keys() >= set(names) else dict(zip(names, by_stage.values(), strict=True))
+    set_attention_scale(model, case, SelfAttention)
+    maps = model(only_input(case))
+    return named_maps(case, [maps[index] for index in outputs], outputs)

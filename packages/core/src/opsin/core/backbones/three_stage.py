@@ -224,12 +224,3 @@ def run_network(model: ThreeStageBackbone | ThreeStageClassifier, case: Case) ->
     if found.keys() >= set(names):
         return found
     return dict(zip(names, maps if len(names) > 1 else [list(found.values())[-1]], strict=True))
-
-
-@torch.no_grad()
-def run_module(module: nn.Module, case: Case) -> dict[str, Tensor]:
-    """A parity case of one module that takes one map."""
-    place(module.eval(), case.state_dict())
-    (x,) = case.inputs().values()
-    (name,) = case.meta["outputs"]
-    return {name: module(x)}

@@ -27,6 +27,14 @@ import torch
 from torch import Tensor, nn
 
 from opsin.core.backbones.backbone import Backbone, Classifier, FeatureInfo
+from opsin.core.backbones.cases import (
+    map_size,
+    only_input,
+    only_output,
+    run_backbone,
+    run_classifier,
+    run_module,
+)
 from opsin.core.backbones.numbered_stages import STRIDES, NumberedStages, stage_settings
 from opsin.core.errors import UserError
 from opsin.core.layers.conv_norm import fold_conv, fold_pointwise, scale_and_shift
@@ -414,17 +422,11 @@ def _case_arch(case: Case, mlp_ratios: Sequence[int]) -> dict[str, Any]:
     return {key: value + tuple(named[key][len(value) :]) for key, value in given.items()}
 
 
-def _only(case: Case, out: Tensor) -> dict[str, Tensor]:
-    """The output of a module that has one, whatever the case calls it."""
-    return dict.fromkeys(case.meta["outputs"], out)
-
-
 def _dims(case: Case) -> int:
     return int(next(value for key, value in case.built_with.items() if key in ("dim", "d_model")))
 
 
 @adapter("van", r"Classification\S* .*van\.py VAN|van\.py van_")
-@torch.no_grad()
 def _run_classifier(case: Case) -> dict[str, Tensor]:
     eps = re.search(r"eps\D*([\d.e-]+)", str(case.built_with.get("norm_layer", "")))
     model = VANClassifier(
@@ -432,62 +434,63 @@ def _run_classifier(case: Case) -> dict[str, Tensor]:
         num_classes=case.built_with.get("num_classes", 1000),
         in_channels=case.built_with.get("in_chans", 3),
         norm_eps=float(eps[1]) if eps else 1e-6 if "van_b" in case.source else 1e-5,
-    ).eval()
-    place(model, case.state_dict())
-    (image,) = case.inputs().values()
-    features = model.forward_features(image)
-    return {"features": features, "logits": model.forward_head(features)}
+    )
+    return run_classifier(model, case)
 
 
 @adapter("van", r"van\.py VAN")
-@torch.no_grad()
 def _run_dense(case: Case) -> dict[str, Tensor]:
-    stages = case.built_with.get("num_stages", len(STRIDES))
     model = VAN(
         _case_arch(case, (8, 8, 4, 4)),
         in_channels=case.built_with.get("in_chans", 3),
         linear=case.built_with.get("linear", False),
-        out_indices=range(stages),
-    ).eval()
-    place(model, case.state_dict())
-    (image,) = case.inputs().values()
-    return {f"stage{number}": m for number, m in enumerate(model(image), 1)}
+        out_indices=range(case.built_with.get("num_stages", len(STRIDES))),
+    )
+    return run_backbone(model, case)
 
 
 @adapter("van", r"van\.py Block\b")
 @torch.no_grad()
 def _run_block(case: Case) -> dict[str, Tensor]:
+    """A block on a map or, as the segmentors' block takes it, on tokens."""
     built_with = case.built_with
     block = Block(_dims(case), built_with.get("mlp_ratio", 4.0), linear=built_with.get("linear", False))
+    x = next(iter(case.inputs().values()))
+    if x.ndim == 4:
+        return run_module(block, case)
     place(block.eval(), case.state_dict())
-    (x,) = case.inputs().values()
-    return _only(case, block(x))
+    out = block(x.transpose(1, 2).unflatten(2, map_size(case, x.shape[1])))
+    return only_output(case, out.flatten(2).transpose(1, 2))
 
 
 @adapter("van", r"van\.py (Spatial)?Attention\b")
 @torch.no_grad()
 def _run_attention(case: Case) -> dict[str, Tensor]:
     attention = Attention(_dims(case))
-    place(attention, case.state_dict())
-    (x,) = case.inputs().values()
-    return {**_only(case, attention(x)), "lka": attention.spatial_gating_unit(x)}
+    outputs = run_module(attention, case)
+    return {**outputs, "lka": attention.spatial_gating_unit(only_input(case))}
 
 
 @adapter("van", r"van\.py (LKA|AttentionModule)\b")
 @torch.no_grad()
 def _run_large_kernel_attention(case: Case) -> dict[str, Tensor]:
     attention = LargeKernelAttention(_dims(case))
-    place(attention, case.state_dict())
-    (x,) = case.inputs().values()
-    return {**_only(case, attention(x)), "attn": attention.attention(x)}
+    outputs = run_module(attention, case)
+    return {**outputs, "attn": attention.attention(only_input(case))}
 
 
 @adapter("van", r"van\.py Mlp\b")
-@torch.no_grad()
 def _run_mlp(case: Case) -> dict[str, Tensor]:
     dim = case.built_with["in_features"]
     hidden_dim = case.built_with.get("hidden_features") or dim
-    mlp = Mlp(dim, hidden_dim, linear=case.built_with.get("linear", False))
-    place(mlp.eval(), case.state_dict())
-    (x,) = case.inputs().values()
-    return _only(case, mlp(x))
+    return run_module(Mlp(dim, hidden_dim, linear=case.built_with.get("linear", False)), case)
+
+
+@adapter("van", r"van\.py OverlapPatchEmbed")
+def _run_patch_embed(case: Case) -> dict[str, Tensor]:
+    dim, in_channels, kernel_size, _ = case.shapes["proj.weight"]
+    stride = case.built_with.get("stride", 4)
+    outputs = run_module(PatchEmbed(in_channels, dim, kernel_size=kernel_size, stride=stride), case)
+    if "Segmentation" not in case.source:
+        return outputs
+    return {name: x.flatten(2).transpose(1, 2) for name, x in outputs.items()}  # as tokens there

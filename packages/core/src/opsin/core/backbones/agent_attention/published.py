@@ -18,8 +18,7 @@ from opsin.core.backbones.agent_attention import cswin, deit, pvt, swin
 from opsin.core.backbones.agent_attention.agent_sd import AgentSD, AgentSDSettings
 from opsin.core.backbones.agent_attention.attention import AgentAttention
 from opsin.core.backbones.agent_attention.ldm_block import BasicTransformerBlock
-from opsin.core.backbones.backbone import Backbone, Classifier
-from opsin.core.layers.position_table import square_grid
+from opsin.core.backbones.cases import map_size, run_backbone, run_classifier
 from opsin.core.parity import Case, adapter
 from opsin.core.published import place
 
@@ -35,11 +34,13 @@ def _pair(value: Any) -> tuple[int, int]:
 def _size(case: Case, tokens: int) -> tuple[int, int]:
     """The map's size: what the case's call says, else what tables were learned for, else a square."""
     given = {**case.built_with, **case.meta.get("call", {})}
-    if {"H", "W"} <= given.keys():
-        return int(given["H"]), int(given["W"])
-    if "ha_bias" in case.shapes and math.prod(_learned(case.shapes)) == tokens:
+    if (
+        not {"H", "W"} <= given.keys()
+        and "ha_bias" in case.shapes
+        and math.prod(_learned(case.shapes)) == tokens
+    ):
         return _learned(case.shapes)
-    return square_grid(tokens)
+    return map_size(case, tokens)
 
 
 def _arch(case: Case, archs: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> dict[str, Any]:
@@ -59,22 +60,6 @@ def _arguments(case: Case, names: Iterable[str]) -> dict[str, Any]:
     if "img_size" in found:
         found["img_size"] = _pair(found["img_size"])[0]
     return {key: value for key, value in found.items() if key in names}
-
-
-def _classify(model: Classifier, case: Case) -> dict[str, Tensor]:
-    place(model.eval(), case.state_dict())
-    (image,) = case.inputs().values()
-    features = model.forward_features(image)
-    return {"features": features, "logits": model.forward_head(features)}
-
-
-def _maps(model: Backbone, case: Case) -> dict[str, Tensor]:
-    place(model.eval(), case.state_dict())
-    (image,) = case.inputs().values()
-    maps = model(image)
-    by_stage = {f"stage{index + 1}": m for index, m in zip(model.out_indices, maps, strict=True)}
-    names = case.meta["outputs"]
-    return by_stage if by_stage.keys() >= set(names) else dict(zip(names, maps, strict=True))
 
 
 def _built_with_classes(case: Case) -> int:
@@ -170,7 +155,7 @@ def _run_deit(case: Case) -> dict[str, Tensor]:
         num_classes=_built_with_classes(case),
         **_arguments(case, names),
     )
-    return _classify(model, case)
+    return run_classifier(model, case)
 
 
 def _pvt_arch(case: Case) -> dict[str, Any]:
@@ -189,14 +174,14 @@ SWIN_NAMES = ("img_size", "in_channels", "mlp_ratio", "qkv_bias", "kernel_size",
 def _run_pvt(case: Case) -> dict[str, Tensor]:
     arguments = _arguments(case, PVT_NAMES)
     model = pvt.AgentPVTClassifier(_pvt_arch(case), num_classes=_built_with_classes(case), **arguments)
-    return _classify(model, case)
+    return run_classifier(model, case)
 
 
 @adapter(SYSTEM, r"backbones?/agent_pvt\.py ")
 @torch.no_grad()
 def _run_dense_pvt(case: Case) -> dict[str, Tensor]:
     names = (*PVT_NAMES, "downstream_agent_shapes", "out_indices")
-    return _maps(pvt.AgentPVT(_pvt_arch(case), **_arguments(case, names)), case)
+    return run_backbone(pvt.AgentPVT(_pvt_arch(case), **_arguments(case, names)), case)
 
 
 def _swin_arguments(case: Case, *dense: str) -> dict[str, Any]:
@@ -210,14 +195,16 @@ def _swin_arguments(case: Case, *dense: str) -> dict[str, Any]:
 @torch.no_grad()
 def _run_swin(case: Case) -> dict[str, Tensor]:
     arch, num_classes = _arch(case, swin.ARCHS, {}), _built_with_classes(case)
-    return _classify(swin.AgentSwinClassifier(arch, num_classes=num_classes, **_swin_arguments(case)), case)
+    return run_classifier(
+        swin.AgentSwinClassifier(arch, num_classes=num_classes, **_swin_arguments(case)), case
+    )
 
 
 @adapter(SYSTEM, r"backbones?/agent_swin\.py ")
 @torch.no_grad()
 def _run_dense_swin(case: Case) -> dict[str, Tensor]:
     arguments = _swin_arguments(case, "downstream_agent_shapes", "out_indices")
-    return _maps(swin.AgentSwin(_arch(case, swin.ARCHS, {}), **arguments), case)
+    return run_backbone(swin.AgentSwin(_arch(case, swin.ARCHS, {}), **arguments), case)
 
 
 @adapter(SYSTEM, r"models/agent_cswin\.py ")
@@ -230,7 +217,7 @@ def _run_cswin(case: Case) -> dict[str, Tensor]:
         agent_split_size=[int(width) for width in widths.split("-")] if widths else None,
         **_arguments(case, ("img_size", "in_channels", "split_size", "mlp_ratio", "qkv_bias")),
     )
-    return _classify(model, case)
+    return run_classifier(model, case)
 
 
 class _OneBlockUNet(nn.Module):

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from opsin.core.backbones.backbone import Classifier, resolve_arch
-from opsin.core.backbones.gaussian_mixture_mask.mask import Grid, MaskKind, MaskSettings
+from opsin.core.backbones.gaussian_mixture_mask.host import PatchSettings
+from opsin.core.backbones.gaussian_mixture_mask.mask import Grid, MaskSettings
 from opsin.core.backbones.gaussian_mixture_mask.names import own_names, without_base
 from opsin.core.backbones.gaussian_mixture_mask.plain import (
     EPS,
@@ -142,27 +143,16 @@ class CaiTTrunk(PlainTrunk):
 
     grid: Grid
 
-    def build(
-        self,
-        settings: Mapping[str, Any],
-        *,
-        img_size: int,
-        patch_size: int | None,
-        in_channels: int,
-        mask: MaskSettings,
-        drop_path_rate: float,
-        blocks: int | None = None,
-    ) -> None:
+    def build(self, settings: Mapping[str, Any], host: PatchSettings, *, blocks: int | None = None) -> None:
         """Makes the parts, of the patch blocks the first `blocks`."""
         dim, self.depth = settings["embed_dim"], settings["depth"]
-        patch_size = max(1, img_size // PATCHES_A_SIDE) if patch_size is None else patch_size
-        side = img_size // patch_size
-        self.grid = (side, side)
-        self.mask = mask
-        self.patch_embed = PatchEmbedding(in_channels, dim, patch_size, norm=False)
+        patch_size, self.grid = host.patches(PATCHES_A_SIDE)
+        side = self.grid[0]
+        self.mask = host.mask_settings()
+        self.patch_embed = PatchEmbedding(host.in_channels, dim, patch_size, norm=False)
         self.pos_embed = nn.Parameter(torch.randn(1, side * side, dim))
         built = self.depth if blocks is None else blocks
-        self.blocks = self.make_blocks(settings, built, mask, drop_path_rate)
+        self.blocks = self.make_blocks(settings, built, self.mask, host.drop_path_rate)
 
     def make_blocks(
         self, settings: Mapping[str, Any], count: int, mask: MaskSettings, drop_path_rate: float
@@ -203,18 +193,12 @@ class MaskedCaiT(CaiTTrunk, PlainBackbone):
 
     Args:
         arch: 'tiny', 'small', or a mapping with the same keys as an entry of `ARCHS`.
-        img_size: side of the images that the positions are for; they are resized for others.
-        patch_size: side of a patch; None is an eighth of `img_size`.
-        in_channels: channels of the image.
-        mask: 'gmm', 'elm' (images of `img_size` only), or 'none'.
-        num_kernels: Gaussians of each head.
-        published_underflow: see `GaussianMixtureMask`.
-        drop_path_rate: rate of every block.
         out_indices: patch blocks that give a map; None is the ends of the four quarters of the depth. Blocks
             after the last are not built.
         fpn: whether maps go to four strides (4, 8, 16 and 32 for patches of 8 or 16); otherwise all have the
             patches'.
         frozen_stages, with_cp, init_cfg: see `Backbone`; a stage is a block.
+        host: see `PatchSettings`.
 
     Raises:
         UserError: for an unknown arch or mask, or impossible `out_indices`.
@@ -224,18 +208,12 @@ class MaskedCaiT(CaiTTrunk, PlainBackbone):
         self,
         arch: str | Mapping[str, Any] = "tiny",
         *,
-        img_size: int = 32,
-        patch_size: int | None = None,
-        in_channels: int = 3,
-        mask: MaskKind = "gmm",
-        num_kernels: int = 5,
-        published_underflow: bool = False,
-        drop_path_rate: float = 0.0,
         out_indices: Sequence[int] | None = None,
         fpn: bool = True,
         frozen_stages: int = -1,
         with_cp: bool = False,
         init_cfg: dict[str, Any] | None = None,
+        **host: Any,
     ) -> None:
         settings = resolve_arch("MaskedCaiT", ARCHS, arch)
         super().__init__(
@@ -246,15 +224,7 @@ class MaskedCaiT(CaiTTrunk, PlainBackbone):
             with_cp=with_cp,
             init_cfg=init_cfg,
         )
-        self.build(
-            settings,
-            img_size=img_size,
-            patch_size=patch_size,
-            in_channels=in_channels,
-            mask=MaskSettings(mask, num_kernels, published_underflow),
-            drop_path_rate=drop_path_rate,
-            blocks=self.out_indices[-1] + 1,
-        )
+        self.build(settings, PatchSettings.of(host), blocks=self.out_indices[-1] + 1)
         self.apply(xavier_linears)
         self.add_levels(settings["embed_dim"], self.patch_embed.patch_size)
 
@@ -272,8 +242,7 @@ class MaskedCaiTClassifier(CaiTTrunk, Classifier):
     """The published classifier: patch blocks, class blocks, norm and linear head on the class token.
 
     Args:
-        arch, img_size, patch_size, in_channels, mask, num_kernels, published_underflow, drop_path_rate: as
-            for `MaskedCaiT`.
+        arch, host: as for `MaskedCaiT`.
         num_classes: logits; 0 for no head.
         with_cp, init_cfg: see `Trunk`.
 
@@ -286,30 +255,17 @@ class MaskedCaiTClassifier(CaiTTrunk, Classifier):
         arch: str | Mapping[str, Any] = "tiny",
         *,
         num_classes: int = 10,
-        img_size: int = 32,
-        patch_size: int | None = None,
-        in_channels: int = 3,
-        mask: MaskKind = "gmm",
-        num_kernels: int = 5,
-        published_underflow: bool = False,
-        drop_path_rate: float = 0.0,
         with_cp: bool = False,
         init_cfg: dict[str, Any] | None = None,
+        **host: Any,
     ) -> None:
         super().__init__(with_cp=with_cp, init_cfg=init_cfg)
-        settings = resolve_arch("MaskedCaiT", ARCHS, arch)
+        settings, chosen = resolve_arch("MaskedCaiT", ARCHS, arch), PatchSettings.of(host)
         self.num_features = settings["embed_dim"]
-        self.build(
-            settings,
-            img_size=img_size,
-            patch_size=patch_size,
-            in_channels=in_channels,
-            mask=MaskSettings(mask, num_kernels, published_underflow),
-            drop_path_rate=drop_path_rate,
-        )
+        self.build(settings, chosen)
         self.cls_token = nn.Parameter(torch.randn(1, 1, self.num_features))
         cls_depth = settings["cls_depth"]
-        self.cls_blocks = self.make_blocks(settings, cls_depth, MaskSettings("none"), drop_path_rate)
+        self.cls_blocks = self.make_blocks(settings, cls_depth, MaskSettings("none"), chosen.drop_path_rate)
         self.norm = nn.LayerNorm(self.num_features, eps=EPS)
         self.apply(xavier_linears)
         self.reset_classifier(num_classes)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from opsin.core.backbones.backbone import Backbone, Classifier, FeatureInfo, Trunk, resolve_arch
 from opsin.core.backbones.gaussian_mixture_mask.attention import MaskedAttention
-from opsin.core.backbones.gaussian_mixture_mask.mask import Grid, MaskKind, MaskSettings
+from opsin.core.backbones.gaussian_mixture_mask.host import PatchSettings
+from opsin.core.backbones.gaussian_mixture_mask.mask import Grid
 from opsin.core.backbones.gaussian_mixture_mask.names import own_names, without_base
 from opsin.core.backbones.gaussian_mixture_mask.plain import EPS, fit_positions, xavier_linears
 from opsin.core.errors import UserError
@@ -77,17 +78,7 @@ class PiTTrunk(Trunk):
     dims: tuple[int, ...]
     grid: Grid
 
-    def build(
-        self,
-        arch: str | Mapping[str, Any],
-        *,
-        img_size: int,
-        patch_size: int | None,
-        in_channels: int,
-        mask: MaskSettings,
-        drop_path_rate: float,
-        stages: int | None = None,
-    ) -> None:
+    def build(self, arch: str | Mapping[str, Any], host: PatchSettings, *, stages: int | None = None) -> None:
         """Makes the first `stages` stages."""
         settings = resolve_arch("MaskedPiT", ARCHS, arch)
         self.depths = tuple(settings["depths"])
@@ -95,11 +86,10 @@ class PiTTrunk(Trunk):
         if len(num_heads) != len(self.depths):
             raise UserError(f"num_heads {num_heads} of MaskedPiT must have {len(self.depths)} entries")
         self.dims = tuple(settings["embed_dim"] * 2**stage for stage in range(len(self.depths)))
-        patch_size = max(1, img_size // PATCHES_A_SIDE) if patch_size is None else patch_size
-        side = img_size // patch_size
-        self.grid = (side, side)
-        self.mask = mask
-        self.patch_embed = PatchEmbedding(in_channels, self.dims[0], patch_size, norm=False, pad=True)
+        patch_size, self.grid = host.patches(PATCHES_A_SIDE)
+        side = self.grid[0]
+        self.mask = host.mask_settings()
+        self.patch_embed = PatchEmbedding(host.in_channels, self.dims[0], patch_size, norm=False, pad=True)
         self.cls_token = nn.Parameter(torch.randn(1, 1, self.dims[0]))
         self.pos_embed = nn.Parameter(torch.randn(1, 1 + side * side, self.dims[0]))
         self.stages = nn.ModuleList()
@@ -109,10 +99,10 @@ class PiTTrunk(Trunk):
                 TokenBlock(
                     dim,
                     MaskedAttention(
-                        dim, heads, settings["head_dim"], mask.make(heads, (stage_side, stage_side))
+                        dim, heads, settings["head_dim"], self.mask.make(heads, (stage_side, stage_side))
                     ),
                     mlp_ratio=settings["mlp_ratio"],
-                    drop_path_rate=drop_path_rate,
+                    drop_path_rate=host.drop_path_rate,
                     eps=EPS,
                 )
                 for _ in range(self.depths[stage])
@@ -171,15 +161,9 @@ class MaskedPiT(PiTTrunk, Backbone):
 
     Args:
         arch: 'tiny', or dict(embed_dim=…, depths=…, num_heads=…, head_dim=…, mlp_ratio=…).
-        img_size: side of the images that the positions are for; they are resized for others.
-        patch_size: side of a patch, the stride of the first map; None is a sixteenth of `img_size`.
-        in_channels: channels of the image.
-        mask: 'gmm', 'elm' (images of `img_size` only), or 'none'.
-        num_kernels: Gaussians of each head.
-        published_underflow: see `GaussianMixtureMask`.
-        drop_path_rate: rate of every block.
         out_indices: stages that give a map, None all; stages after the last are not built.
         frozen_stages, with_cp, init_cfg: see `Backbone`.
+        host: see `PatchSettings`.
 
     Raises:
         UserError: for an unknown arch or mask, or impossible `out_indices`.
@@ -189,17 +173,11 @@ class MaskedPiT(PiTTrunk, Backbone):
         self,
         arch: str | Mapping[str, Any] = "tiny",
         *,
-        img_size: int = 32,
-        patch_size: int | None = None,
-        in_channels: int = 3,
-        mask: MaskKind = "gmm",
-        num_kernels: int = 5,
-        published_underflow: bool = False,
-        drop_path_rate: float = 0.0,
         out_indices: Sequence[int] | None = None,
         frozen_stages: int = -1,
         with_cp: bool = False,
         init_cfg: dict[str, Any] | None = None,
+        **host: Any,
     ) -> None:
         stages = len(resolve_arch("MaskedPiT", ARCHS, arch)["depths"])
         super().__init__(
@@ -209,15 +187,7 @@ class MaskedPiT(PiTTrunk, Backbone):
             init_cfg=init_cfg,
         )
         self.check_out_indices(stages)
-        self.build(
-            arch,
-            img_size=img_size,
-            patch_size=patch_size,
-            in_channels=in_channels,
-            mask=MaskSettings(mask, num_kernels, published_underflow),
-            drop_path_rate=drop_path_rate,
-            stages=self.out_indices[-1] + 1,
-        )
+        self.build(arch, PatchSettings.of(host), stages=self.out_indices[-1] + 1)
         stride = self.patch_embed.patch_size
         self.feature_info = tuple(FeatureInfo(self.dims[i], stride * 2**i) for i in self.out_indices)
 
@@ -255,8 +225,7 @@ class MaskedPiTClassifier(PiTTrunk, Classifier):
     """The published classifier: three stages, norm and linear head on the class token.
 
     Args:
-        arch, img_size, patch_size, in_channels, mask, num_kernels, published_underflow, drop_path_rate: as
-            for `MaskedPiT`.
+        arch, host: as for `MaskedPiT`.
         num_classes: logits; 0 for no head.
         with_cp, init_cfg: see `Trunk`.
 
@@ -269,25 +238,12 @@ class MaskedPiTClassifier(PiTTrunk, Classifier):
         arch: str | Mapping[str, Any] = "tiny",
         *,
         num_classes: int = 10,
-        img_size: int = 32,
-        patch_size: int | None = None,
-        in_channels: int = 3,
-        mask: MaskKind = "gmm",
-        num_kernels: int = 5,
-        published_underflow: bool = False,
-        drop_path_rate: float = 0.0,
         with_cp: bool = False,
         init_cfg: dict[str, Any] | None = None,
+        **host: Any,
     ) -> None:
         super().__init__(with_cp=with_cp, init_cfg=init_cfg)
-        self.build(
-            arch,
-            img_size=img_size,
-            patch_size=patch_size,
-            in_channels=in_channels,
-            mask=MaskSettings(mask, num_kernels, published_underflow),
-            drop_path_rate=drop_path_rate,
-        )
+        self.build(arch, PatchSettings.of(host))
         self.num_features = self.dims[-1]
         self.norm = nn.LayerNorm(self.num_features, eps=EPS)
         self.reset_classifier(num_classes)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from opsin.core.backbones.backbone import Classifier
+from opsin.core.backbones.cases import run_classifier
 from opsin.core.backbones.gaussian_mixture_mask import cait, pit, swin, t2t, vit
 from opsin.core.backbones.gaussian_mixture_mask.mask import GaussianMixtureMask, Grid, LearnedMask
 from opsin.core.layers.position_table import square_grid
@@ -80,14 +80,6 @@ def _patch_size(case: Case, channels: int) -> int:
     return shape[-1] if len(shape) == 4 else math.isqrt(shape[1] // channels)
 
 
-def _classify(model: Classifier, case: Case) -> dict[str, Tensor]:
-    place(model.eval(), case.state_dict())
-    (image,) = case.inputs().values()
-    features = model.forward_features(image)
-    logits = model.forward_head(features)
-    return {"features": features, **{name: logits for name in case.meta["outputs"] if name != "features"}}
-
-
 @adapter(SYSTEM, r"(?i)gmm\.py ")
 @torch.no_grad()
 def _run_mask(case: Case) -> dict[str, Tensor]:
@@ -130,7 +122,7 @@ def _run_swin(case: Case) -> dict[str, Tensor]:
     model = swin.MaskedSwinClassifier(
         arch, patch_size=_patch_size(case, image["in_channels"]), **image, **_mask(case)
     )
-    return _classify(model, case)
+    return run_classifier(model, case)
 
 
 @adapter(SYSTEM, r"(?i)cait\w*\.py ")
@@ -149,7 +141,7 @@ def _run_cait(case: Case) -> dict[str, Tensor]:
     model = cait.MaskedCaiTClassifier(
         arch, patch_size=_patch_size(case, image["in_channels"]), **image, **_mask(case)
     )
-    return _classify(model, case)
+    return run_classifier(model, case)
 
 
 @adapter(SYSTEM, r"(?i)\bpit\w*\.py ")
@@ -171,7 +163,7 @@ def _run_pit(case: Case) -> dict[str, Tensor]:
     model = pit.MaskedPiTClassifier(
         arch, patch_size=_patch_size(case, image["in_channels"]), **image, **_mask(case)
     )
-    return _classify(model, case)
+    return run_classifier(model, case)
 
 
 @adapter(SYSTEM, r"(?i)\bt2t\w*\.py ")
@@ -186,7 +178,7 @@ def _run_t2t(case: Case) -> dict[str, Tensor]:
         "token_dim": width // t2t.PIXELS,
     }
     splits = 1 + _count(case, r"^tokens_to_token\.attention(\d+)\.")
-    return _classify(t2t.MaskedT2TClassifier(arch, splits=splits, **_image(case), **_mask(case)), case)
+    return run_classifier(t2t.MaskedT2TClassifier(arch, splits=splits, **_image(case), **_mask(case)), case)
 
 
 @adapter(SYSTEM, r"(?i)\bvit\w*\.py ")
@@ -205,4 +197,4 @@ def _run_vit(case: Case) -> dict[str, Tensor]:
     model = vit.MaskedViTClassifier(
         arch, patch_size=_patch_size(case, image["in_channels"]), **image, **_mask(case)
     )
-    return _classify(model, case)
+    return run_classifier(model, case)

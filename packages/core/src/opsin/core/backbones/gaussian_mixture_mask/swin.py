@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from opsin.core.backbones.backbone import Backbone, Classifier, FeatureInfo, Trunk, resolve_arch
-from opsin.core.backbones.gaussian_mixture_mask.mask import Grid, MaskKind, MaskSettings
+from opsin.core.backbones.gaussian_mixture_mask.host import PatchSettings
+from opsin.core.backbones.gaussian_mixture_mask.mask import Grid
 from opsin.core.backbones.gaussian_mixture_mask.names import without_base
 from opsin.core.backbones.gaussian_mixture_mask.plain import EPS, fit_positions
 from opsin.core.errors import UserError
@@ -100,12 +101,8 @@ class SwinTrunk(Trunk):
     def build(
         self,
         arch: str | Mapping[str, Any],
+        host: PatchSettings,
         *,
-        img_size: int,
-        patch_size: int | None,
-        in_channels: int,
-        mask: MaskSettings,
-        drop_path_rate: float,
         clamp_windows: bool,
         stages: int | None = None,
     ) -> None:
@@ -116,14 +113,13 @@ class SwinTrunk(Trunk):
         if len(num_heads) != len(self.depths):
             raise UserError(f"num_heads {num_heads} of MaskedSwin must have {len(self.depths)} entries")
         self.dims = tuple(settings["embed_dim"] * 2**stage for stage in range(len(self.depths)))
-        patch_size = max(1, img_size // PATCHES_A_SIDE) if patch_size is None else patch_size
-        side = img_size // patch_size
-        self.grid = (side, side)
-        self.mask = mask
-        self.patch_embed = PatchEmbedding(in_channels, self.dims[0], patch_size, pad=True)
+        patch_size, self.grid = host.patches(PATCHES_A_SIDE)
+        side = self.grid[0]
+        self.mask = host.mask_settings()
+        self.patch_embed = PatchEmbedding(host.in_channels, self.dims[0], patch_size, pad=True)
         self.absolute_pos_embed = nn.Parameter(torch.empty(1, side * side, self.dims[0]))
         nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
-        rates = drop_path_rates(drop_path_rate, self.depths)
+        rates = drop_path_rates(host.drop_path_rate, self.depths)
         self.layers = nn.ModuleList()
         built = len(self.depths) if stages is None else stages
         for stage in range(built):
@@ -209,15 +205,9 @@ class MaskedSwin(SwinTrunk, Backbone):
     Args:
         arch: 'tiny', or dict(embed_dim=…, depths=…, num_heads=…, window_size=…, mlp_ratio=…) of as many
             stages as you like.
-        img_size: side of the images that the absolute positions are for; they are resized for others.
-        patch_size: side of a patch, the stride of the first map; None is a sixteenth of `img_size`.
-        in_channels: channels of the image.
-        mask: 'gmm', 'elm' or 'none'.
-        num_kernels: Gaussians of each head.
-        published_underflow: see `GaussianMixtureMask`.
-        drop_path_rate: rate of the last block; it grows linearly from 0 at the first.
         out_indices: stages that give a map, None all; stages after the last are not built.
         frozen_stages, with_cp, init_cfg: see `Backbone`.
+        host: see `PatchSettings`.
 
     Raises:
         UserError: for an unknown arch or mask, or impossible `out_indices`.
@@ -227,17 +217,11 @@ class MaskedSwin(SwinTrunk, Backbone):
         self,
         arch: str | Mapping[str, Any] = "tiny",
         *,
-        img_size: int = 32,
-        patch_size: int | None = None,
-        in_channels: int = 3,
-        mask: MaskKind = "gmm",
-        num_kernels: int = 5,
-        published_underflow: bool = False,
-        drop_path_rate: float = 0.0,
         out_indices: Sequence[int] | None = None,
         frozen_stages: int = -1,
         with_cp: bool = False,
         init_cfg: dict[str, Any] | None = None,
+        **host: Any,
     ) -> None:
         stages = len(resolve_arch("MaskedSwin", ARCHS, arch)["depths"])
         super().__init__(
@@ -247,16 +231,7 @@ class MaskedSwin(SwinTrunk, Backbone):
             init_cfg=init_cfg,
         )
         self.check_out_indices(stages)
-        self.build(
-            arch,
-            img_size=img_size,
-            patch_size=patch_size,
-            in_channels=in_channels,
-            mask=MaskSettings(mask, num_kernels, published_underflow),
-            drop_path_rate=drop_path_rate,
-            clamp_windows=False,
-            stages=self.out_indices[-1] + 1,
-        )
+        self.build(arch, PatchSettings.of(host), clamp_windows=False, stages=self.out_indices[-1] + 1)
         for index in self.out_indices:
             self.add_module(f"norm{index}", nn.LayerNorm(self.dims[index], eps=EPS))
         stride = self.patch_embed.patch_size
@@ -302,8 +277,8 @@ class MaskedSwinClassifier(SwinTrunk, Classifier):
     """The published classifier: three stages, norm, mean of the tokens, linear head.
 
     Args:
-        arch, img_size, patch_size, in_channels, mask, num_kernels, published_underflow, drop_path_rate: as
-            for `MaskedSwin`; a window that would be larger than its map at `img_size` is of the map's size.
+        arch, host: as for `MaskedSwin`; a window that would be larger than its map at `img_size` is of the
+            map's size.
         num_classes: logits; 0 for no head.
         with_cp, init_cfg: see `Trunk`.
 
@@ -316,26 +291,12 @@ class MaskedSwinClassifier(SwinTrunk, Classifier):
         arch: str | Mapping[str, Any] = "tiny",
         *,
         num_classes: int = 10,
-        img_size: int = 32,
-        patch_size: int | None = None,
-        in_channels: int = 3,
-        mask: MaskKind = "gmm",
-        num_kernels: int = 5,
-        published_underflow: bool = False,
-        drop_path_rate: float = 0.0,
         with_cp: bool = False,
         init_cfg: dict[str, Any] | None = None,
+        **host: Any,
     ) -> None:
         super().__init__(with_cp=with_cp, init_cfg=init_cfg)
-        self.build(
-            arch,
-            img_size=img_size,
-            patch_size=patch_size,
-            in_channels=in_channels,
-            mask=MaskSettings(mask, num_kernels, published_underflow),
-            drop_path_rate=drop_path_rate,
-            clamp_windows=True,
-        )
+        self.build(arch, PatchSettings.of(host), clamp_windows=True)
         self.num_features = self.dims[-1]
         self.norm = nn.LayerNorm(self.num_features, eps=EPS)
         self.reset_classifier(num_classes)

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from opsin.core.backbones.backbone import Classifier, resolve_arch
 from opsin.core.backbones.gaussian_mixture_mask.attention import MaskedAttention
-from opsin.core.backbones.gaussian_mixture_mask.mask import Grid, MaskKind, MaskSettings
+from opsin.core.backbones.gaussian_mixture_mask.host import HostSettings
+from opsin.core.backbones.gaussian_mixture_mask.mask import Grid, MaskSettings
 from opsin.core.backbones.gaussian_mixture_mask.names import without_base
 from opsin.core.backbones.gaussian_mixture_mask.plain import EPS, PlainBackbone, PlainTrunk, xavier_linears
 from opsin.core.layers.drop_path import drop_path_rates
@@ -159,12 +160,9 @@ class T2TTrunk(PlainTrunk):
     def build(
         self,
         arch: str | Mapping[str, Any],
+        host: HostSettings,
         *,
-        img_size: int,
         splits: int | None,
-        in_channels: int,
-        mask: MaskSettings,
-        drop_path_rate: float,
         unused_parameters: bool,
         blocks: int | None = None,
     ) -> int:
@@ -172,24 +170,24 @@ class T2TTrunk(PlainTrunk):
         settings = resolve_arch("MaskedT2T", ARCHS, arch)
         dim, num_heads, self.depth = settings["embed_dim"], settings["num_heads"], settings["depth"]
         if splits is None:
-            splits = max(1, round(math.log2(img_size / PATCHES_A_SIDE)))
-        side = -(-img_size // 2**splits)
-        self.mask = mask
+            splits = max(1, round(math.log2(host.img_size / PATCHES_A_SIDE)))
+        side = -(-host.img_size // 2**splits)
+        self.mask = host.mask_settings()
         self.tokens_to_token = TokensToToken(
-            in_channels,
+            host.in_channels,
             dim,
             settings["token_dim"],
             splits,
-            img_size=img_size,
-            mask=mask,
+            img_size=host.img_size,
+            mask=self.mask,
             unused_parameters=unused_parameters,
         )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if unused_parameters else None
-        (rates,) = drop_path_rates(drop_path_rate, (self.depth,))
+        (rates,) = drop_path_rates(host.drop_path_rate, (self.depth,))
         self.blocks = nn.ModuleList(
             TokenBlock(
                 dim,
-                ResidualAttention(dim, num_heads, dim // num_heads, mask.make(num_heads, (side, side))),
+                ResidualAttention(dim, num_heads, dim // num_heads, self.mask.make(num_heads, (side, side))),
                 mlp_ratio=settings["mlp_ratio"],
                 drop_path_rate=rate,
                 eps=EPS,
@@ -225,20 +223,15 @@ class MaskedT2T(T2TTrunk, PlainBackbone):
 
     Args:
         arch: 'tiny', or dict(embed_dim=…, depth=…, num_heads=…, mlp_ratio=…, token_dim=…).
-        img_size: side of the images that `splits` and learned masks are for.
         splits: soft splits, each of which doubles the stride; None brings `img_size` to 8 x 8 tokens.
-        in_channels: channels of the image.
-        mask: 'gmm', 'elm' (images of `img_size` only), or 'none'.
-        num_kernels: Gaussians of each head.
-        published_underflow: see `GaussianMixtureMask`.
         unused_parameters: whether to have the published tensors that nothing uses, a class token and a norm.
             They get no gradient, which distributed training must be told (`find_unused_parameters`).
-        drop_path_rate: rate of the last block; it grows linearly from 0 at the first.
         out_indices: blocks that give a map; None is the ends of the four quarters of the depth. Blocks after
             the last are not built.
         fpn: whether maps go to four strides (4, 8, 16 and 32 for three or four splits); otherwise all have
             the tokens'.
         frozen_stages, with_cp, init_cfg: see `Backbone`; a stage is a block.
+        host: see `HostSettings`; learned masks and `splits` are for its `img_size`.
 
     Raises:
         UserError: for an unknown arch or mask, or impossible `out_indices`.
@@ -248,19 +241,14 @@ class MaskedT2T(T2TTrunk, PlainBackbone):
         self,
         arch: str | Mapping[str, Any] = "tiny",
         *,
-        img_size: int = 32,
         splits: int | None = None,
-        in_channels: int = 3,
-        mask: MaskKind = "gmm",
-        num_kernels: int = 5,
-        published_underflow: bool = False,
         unused_parameters: bool = False,
-        drop_path_rate: float = 0.0,
         out_indices: Sequence[int] | None = None,
         fpn: bool = True,
         frozen_stages: int = -1,
         with_cp: bool = False,
         init_cfg: dict[str, Any] | None = None,
+        **host: Any,
     ) -> None:
         super().__init__(
             resolve_arch("MaskedT2T", ARCHS, arch)["depth"],
@@ -272,11 +260,8 @@ class MaskedT2T(T2TTrunk, PlainBackbone):
         )
         dim = self.build(
             arch,
-            img_size=img_size,
+            HostSettings.of(host),
             splits=splits,
-            in_channels=in_channels,
-            mask=MaskSettings(mask, num_kernels, published_underflow),
-            drop_path_rate=drop_path_rate,
             unused_parameters=unused_parameters,
             blocks=self.out_indices[-1] + 1,
         )
@@ -296,8 +281,7 @@ class MaskedT2TClassifier(T2TTrunk, Classifier):
     """The published classifier: soft splits, blocks, norm, mean over the tokens, linear head.
 
     Args:
-        arch, img_size, splits, in_channels, mask, num_kernels, published_underflow, unused_parameters,
-            drop_path_rate: as for `MaskedT2T`.
+        arch, splits, unused_parameters, host: as for `MaskedT2T`.
         num_classes: logits; 0 for no head.
         with_cp, init_cfg: see `Trunk`.
 
@@ -310,26 +294,15 @@ class MaskedT2TClassifier(T2TTrunk, Classifier):
         arch: str | Mapping[str, Any] = "tiny",
         *,
         num_classes: int = 10,
-        img_size: int = 32,
         splits: int | None = None,
-        in_channels: int = 3,
-        mask: MaskKind = "gmm",
-        num_kernels: int = 5,
-        published_underflow: bool = False,
         unused_parameters: bool = False,
-        drop_path_rate: float = 0.0,
         with_cp: bool = False,
         init_cfg: dict[str, Any] | None = None,
+        **host: Any,
     ) -> None:
         super().__init__(with_cp=with_cp, init_cfg=init_cfg)
         self.num_features = self.build(
-            arch,
-            img_size=img_size,
-            splits=splits,
-            in_channels=in_channels,
-            mask=MaskSettings(mask, num_kernels, published_underflow),
-            drop_path_rate=drop_path_rate,
-            unused_parameters=unused_parameters,
+            arch, HostSettings.of(host), splits=splits, unused_parameters=unused_parameters
         )
         self.norm = nn.LayerNorm(self.num_features, eps=EPS)
         self.reset_classifier(num_classes)

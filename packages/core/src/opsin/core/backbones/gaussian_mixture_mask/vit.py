@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from opsin.core.backbones.backbone import Classifier, resolve_arch
 from opsin.core.backbones.gaussian_mixture_mask.attention import MaskedAttention
-from opsin.core.backbones.gaussian_mixture_mask.mask import Grid, MaskKind, MaskSettings
+from opsin.core.backbones.gaussian_mixture_mask.host import PatchSettings
+from opsin.core.backbones.gaussian_mixture_mask.mask import Grid
 from opsin.core.backbones.gaussian_mixture_mask.names import own_names, without_base
 from opsin.core.backbones.gaussian_mixture_mask.plain import (
     EPS,
@@ -52,33 +53,22 @@ class ViTTrunk(PlainTrunk):
     grid: Grid
     cls_token: nn.Parameter | None
 
-    def build(
-        self,
-        arch: str | Mapping[str, Any],
-        *,
-        img_size: int,
-        patch_size: int | None,
-        in_channels: int,
-        mask: MaskSettings,
-        drop_path_rate: float,
-        blocks: int | None = None,
-    ) -> int:
+    def build(self, arch: str | Mapping[str, Any], host: PatchSettings, *, blocks: int | None = None) -> int:
         """Makes the parts, of the blocks the first `blocks`; returns the width."""
         settings = resolve_arch("MaskedViT", ARCHS, arch)
         dim, num_heads, self.depth = settings["embed_dim"], settings["num_heads"], settings["depth"]
-        patch_size = max(1, img_size // PATCHES_A_SIDE) if patch_size is None else patch_size
-        side = img_size // patch_size
-        self.grid = (side, side)
-        self.mask = mask
-        self.patch_embed = PatchEmbedding(in_channels, dim, patch_size, norm=False)
-        self.cls_token = nn.Parameter(torch.randn(1, 1, dim)) if mask.kind == "none" else None
+        patch_size, self.grid = host.patches(PATCHES_A_SIDE)
+        side = self.grid[0]
+        self.mask = host.mask_settings()
+        self.patch_embed = PatchEmbedding(host.in_channels, dim, patch_size, norm=False)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, dim)) if host.mask == "none" else None
         self.pos_embed = nn.Parameter(torch.randn(1, self.outside + side * side, dim))
         self.blocks = nn.ModuleList(
             TokenBlock(
                 dim,
-                MaskedAttention(dim, num_heads, settings["head_dim"], mask.make(num_heads, self.grid)),
+                MaskedAttention(dim, num_heads, settings["head_dim"], self.mask.make(num_heads, self.grid)),
                 mlp_ratio=settings["mlp_ratio"],
-                drop_path_rate=drop_path_rate,
+                drop_path_rate=host.drop_path_rate,
                 eps=EPS,
             )
             for _ in range(self.depth if blocks is None else blocks)
@@ -116,18 +106,12 @@ class MaskedViT(ViTTrunk, PlainBackbone):
 
     Args:
         arch: 'tiny', or dict(embed_dim=…, depth=…, num_heads=…, head_dim=…, mlp_ratio=…).
-        img_size: side of the images that the positions are for; they are resized for others.
-        patch_size: side of a patch; None is an eighth of `img_size`.
-        in_channels: channels of the image.
-        mask: 'gmm', 'elm' (images of `img_size` only), or 'none'.
-        num_kernels: Gaussians of each head.
-        published_underflow: see `GaussianMixtureMask`.
-        drop_path_rate: rate of every block.
         out_indices: blocks that give a map; None is the ends of the four quarters of the depth. Blocks after
             the last are not built.
         fpn: whether maps go to four strides (4, 8, 16 and 32 for patches of 8 or 16); otherwise all have the
             patches'.
         frozen_stages, with_cp, init_cfg: see `Backbone`; a stage is a block.
+        host: see `PatchSettings`.
 
     Raises:
         UserError: for an unknown arch or mask, or impossible `out_indices`.
@@ -137,18 +121,12 @@ class MaskedViT(ViTTrunk, PlainBackbone):
         self,
         arch: str | Mapping[str, Any] = "tiny",
         *,
-        img_size: int = 32,
-        patch_size: int | None = None,
-        in_channels: int = 3,
-        mask: MaskKind = "gmm",
-        num_kernels: int = 5,
-        published_underflow: bool = False,
-        drop_path_rate: float = 0.0,
         out_indices: Sequence[int] | None = None,
         fpn: bool = True,
         frozen_stages: int = -1,
         with_cp: bool = False,
         init_cfg: dict[str, Any] | None = None,
+        **host: Any,
     ) -> None:
         super().__init__(
             resolve_arch("MaskedViT", ARCHS, arch)["depth"],
@@ -158,15 +136,7 @@ class MaskedViT(ViTTrunk, PlainBackbone):
             with_cp=with_cp,
             init_cfg=init_cfg,
         )
-        dim = self.build(
-            arch,
-            img_size=img_size,
-            patch_size=patch_size,
-            in_channels=in_channels,
-            mask=MaskSettings(mask, num_kernels, published_underflow),
-            drop_path_rate=drop_path_rate,
-            blocks=self.out_indices[-1] + 1,
-        )
+        dim = self.build(arch, PatchSettings.of(host), blocks=self.out_indices[-1] + 1)
         self.add_levels(dim, self.patch_embed.patch_size)
 
     def from_published(self, tensors: Tensors) -> Tensors:
@@ -179,8 +149,7 @@ class MaskedViTClassifier(ViTTrunk, Classifier):
     """The published classifier: blocks, mean over patches (or the class token), norm, linear head.
 
     Args:
-        arch, img_size, patch_size, in_channels, mask, num_kernels, published_underflow, drop_path_rate: as
-            for `MaskedViT`.
+        arch, host: as for `MaskedViT`.
         num_classes: logits; 0 for no head.
         with_cp, init_cfg: see `Trunk`.
 
@@ -193,25 +162,12 @@ class MaskedViTClassifier(ViTTrunk, Classifier):
         arch: str | Mapping[str, Any] = "tiny",
         *,
         num_classes: int = 10,
-        img_size: int = 32,
-        patch_size: int | None = None,
-        in_channels: int = 3,
-        mask: MaskKind = "gmm",
-        num_kernels: int = 5,
-        published_underflow: bool = False,
-        drop_path_rate: float = 0.0,
         with_cp: bool = False,
         init_cfg: dict[str, Any] | None = None,
+        **host: Any,
     ) -> None:
         super().__init__(with_cp=with_cp, init_cfg=init_cfg)
-        self.num_features = self.build(
-            arch,
-            img_size=img_size,
-            patch_size=patch_size,
-            in_channels=in_channels,
-            mask=MaskSettings(mask, num_kernels, published_underflow),
-            drop_path_rate=drop_path_rate,
-        )
+        self.num_features = self.build(arch, PatchSettings.of(host))
         self.norm = nn.LayerNorm(self.num_features, eps=EPS)
         self.reset_classifier(num_classes)
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from opsin.core.backbones.cases import only_input, run_classifier, run_module
 from opsin.core.backbones.halonet.attention import HaloAttention
 from opsin.core.backbones.halonet.blocks import HaloBlock
 from opsin.core.backbones.halonet.network import HaloNet, HaloNetClassifier
@@ -22,10 +23,7 @@ from opsin.core.published import place
 def _attention_case(case: Case) -> dict[str, Tensor]:
     skipped = ("feat_size", "device", "dtype")
     settings = {key: value for key, value in case.built_with.items() if key not in skipped}
-    module = HaloAttention(**settings).eval()
-    place(module, case.state_dict())
-    (x,) = case.inputs().values()
-    return dict.fromkeys(case.meta["outputs"], module(x))
+    return run_module(HaloAttention(**settings), case)
 
 
 @adapter("halonet", r"byo[ab]net\.py SelfAttnBlock")
@@ -50,10 +48,8 @@ def _block_case(case: Case) -> dict[str, Tensor]:
         drop_path_rate=0.0,
         value_ratio=mixed / inner,
         attention=attention,
-    ).eval()
-    place(block, case.state_dict())
-    (x,) = case.inputs().values()
-    return dict.fromkeys(case.meta["outputs"], block(x))
+    )
+    return run_module(block, case)
 
 
 def _case_arch(case: Case) -> tuple[dict[str, Any], int | Sequence[int] | None]:
@@ -79,15 +75,13 @@ def _case_arch(case: Case) -> tuple[dict[str, Any], int | Sequence[int] | None]:
 @torch.no_grad()
 def _network_case(case: Case) -> dict[str, Tensor]:
     arch, num_heads = _case_arch(case)
-    (image,) = case.inputs().values()
-    wanted = list(case.meta["outputs"])
-    if all(re.search(r"\d$", name) for name in wanted):
+    staged = [name for name in case.meta["outputs"] if name[-1].isdigit()]
+    if staged:
         backbone = HaloNet(arch, num_heads=num_heads).eval()
         place(backbone, case.state_dict())
-        stem = wanted[0].rstrip("0123456789")
-        return {f"{stem}{stage}": stage_map for stage, stage_map in enumerate(backbone(image), 1)}
+        prefix, image = staged[0].rstrip("0123456789"), only_input(case)
+        found = {f"{prefix}{stage}": x for stage, x in enumerate(backbone(image), 1)}
+        found["stem"] = backbone.stem(image)
+        return {name: found[name] for name in case.meta["outputs"]}
     classes = case.shapes.get("head.fc.weight", (0,))[0]
-    model = HaloNetClassifier(arch, num_heads=num_heads, num_classes=classes).eval()
-    place(model, case.state_dict())
-    features = model.forward_features(image)
-    return {"features": features, "logits": model.forward_head(features)}
+    return run_classifier(HaloNetClassifier(arch, num_heads=num_heads, num_classes=classes), case)

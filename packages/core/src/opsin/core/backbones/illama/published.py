@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from opsin.core.backbones.cases import only_output, run_classifier, run_module
 from opsin.core.backbones.illama.model import (
     EPS,
     Block,
@@ -56,10 +57,6 @@ def _mask(case: Case, tokens: int) -> Tensor:
     return soft_mask(tokens, rate, torch.device("cpu")) if mask is None else mask.float()
 
 
-def _only_output(case: Case, value: Tensor) -> dict[str, Tensor]:
-    return dict.fromkeys(case.meta["outputs"], value)
-
-
 @adapter("illama", r"illama\.py (VisionTransformer|illama_)")
 @torch.no_grad()
 def _run_classifier(case: Case) -> dict[str, Tensor]:
@@ -68,10 +65,7 @@ def _run_classifier(case: Case) -> dict[str, Tensor]:
         num_classes=case.shapes.get("head.bias", (0,))[0],
         soft_mask_rate=float(case.built_with.get("soft_mask_rate") or 0.0),
     )
-    place(model.eval(), case.state_dict())
-    (image,) = case.inputs().values()
-    features = model.forward_features(image)
-    return {"features": features, "logits": model.forward_head(features)}
+    return run_classifier(model, case)
 
 
 @adapter("illama", r"illama\.py (Block|Attention)\b")
@@ -85,7 +79,7 @@ def _run_block(case: Case) -> dict[str, Tensor]:
     place(layer.eval(), case.state_dict())
     x = next(value for name, value in case.inputs().items() if name != "mask")
     turns = rotation(x.shape[1], dim // heads, x.device)
-    return _only_output(case, layer(x, turns, _mask(case, x.shape[1])))
+    return only_output(case, layer(x, turns, _mask(case, x.shape[1])))
 
 
 @adapter("illama", r"\.py (RMSNorm|SwiGLU|Mlp|FFN|FeedForward)")
@@ -93,9 +87,7 @@ def _run_block(case: Case) -> dict[str, Tensor]:
 def _run_part(case: Case) -> dict[str, Tensor]:
     shape = case.shapes.get("fc1.weight")
     layer: nn.Module = SwiGLU(shape[1], shape[0]) if shape else nn.RMSNorm(case.shapes["weight"][0], eps=EPS)
-    place(layer.eval(), case.state_dict())
-    (x,) = case.inputs().values()
-    return _only_output(case, layer(x))
+    return run_module(layer, case)
 
 
 @adapter("illama", r"mask_scheduler")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from opsin.core.backbones.cases import only_input, only_output, run_module
 from opsin.core.backbones.maxvit.attention import (
     PARTITIONS,
     Axis,
@@ -33,10 +34,6 @@ def _window(table: Tensor) -> Pair:
     return (table.shape[1] + 1) // 2, (table.shape[2] + 1) // 2
 
 
-def _only_input(case: Case) -> Tensor:
-    return next(iter(case.inputs().values()))
-
-
 def _block_arguments(tensors: Tensors, prefix: str = "") -> dict[str, Any]:
     """Window, grid, head width and expansion of a block, read off the shapes of its tensors."""
     tables = [tensors[f"{prefix}attn_{axis}.attn.rel_pos.{TABLE}"] for axis in PARTITIONS]
@@ -55,10 +52,6 @@ def _stride(case: Case, tensors: Tensors, prefix: str = "") -> int:
     return int(given[0]) if given else 2 if f"{prefix}shortcut.expand.weight" in tensors else 1
 
 
-def _named(case: Case, value: Tensor) -> dict[str, Tensor]:
-    return dict.fromkeys(case.meta["outputs"], value)
-
-
 @adapter("maxvit", r"maxxvit\.py MbConvBlock")
 @torch.no_grad()
 def _run_mbconv(case: Case) -> dict[str, Tensor]:
@@ -72,8 +65,7 @@ def _run_mbconv(case: Case) -> dict[str, Tensor]:
         kernel_size=tensors["conv2_kxk.weight"].shape[2],
         se_ratio=case.built_with.get("se_ratio", 0.25) if "se.fc1.weight" in tensors else 0.0,
     )
-    place(block.eval(), tensors)
-    return _named(case, block(_only_input(case)))
+    return run_module(block, case)
 
 
 @adapter("maxvit", r"maxxvit\.py MaxxVitBlock")
@@ -82,15 +74,14 @@ def _run_block(case: Case) -> dict[str, Tensor]:
     tensors = _part(case)
     in_channels, dim = len(tensors["conv.pre_norm.weight"]), len(tensors["conv.conv3_1x1.weight"])
     block = Block(in_channels, dim, _stride(case, tensors, "conv."), **_block_arguments(tensors))
-    place(block.eval(), tensors)
-    return _named(case, block(_only_input(case)))
+    return run_module(block, case)
 
 
 @adapter("maxvit", r"maxxvit\.py PartitionAttentionCl")
 @torch.no_grad()
 def _run_multi_axis(case: Case) -> dict[str, Tensor]:
     """One attention, or both in order, each under its own prefix, on a channels-last map."""
-    x = _only_input(case)
+    x = only_input(case)
     outputs: dict[str, Tensor] = {}
     axes: list[Axis] = [
         axis for axis in PARTITIONS if any(name.startswith(f"{axis}.") for name in case.shapes)
@@ -104,17 +95,17 @@ def _run_multi_axis(case: Case) -> dict[str, Tensor]:
         )
         place(module.eval(), tensors)
         x = outputs[axis] = module(x)
-    return outputs if len(axes) > 1 else _named(case, x)
+    return outputs if len(axes) > 1 else only_output(case, x)
 
 
 @adapter("maxvit", r"maxxvit\.py AttentionCl")
 @torch.no_grad()
 def _run_attention(case: Case) -> dict[str, Tensor]:
-    tensors, x = _part(case), _only_input(case)
+    tensors, x = _part(case), only_input(case)
     table, dim = tensors[f"rel_pos.{TABLE}"], tensors["proj.weight"].shape[0]
     attention = RelativeAttention(dim, dim // len(table), _window(table))
     place(attention, tensors)
-    return _named(case, attention(x.flatten(1, -2)).view(x.shape))
+    return only_output(case, attention(x.flatten(1, -2)).view(x.shape))
 
 
 @adapter("maxvit", r"maxxvit\.py Stem")
@@ -123,8 +114,7 @@ def _run_stem(case: Case) -> dict[str, Tensor]:
     tensors = _part(case)
     width, in_channels = tensors["conv1.weight"].shape[:2]
     stem = Stem(in_channels, width)
-    place(stem.eval(), tensors)
-    return _named(case, stem(_only_input(case)))
+    return run_module(stem, case)
 
 
 @adapter("maxvit", r"maxxvit\.py (MaxxVit\b|maxvit_)")
@@ -146,7 +136,7 @@ def _run_network(case: Case) -> dict[str, Tensor]:
         **settings,
     )
     place(model.eval(), tensors)
-    maps = model.forward_stages(_only_input(case))
+    maps = model.forward_stages(only_input(case))
     features = model.forward_pool(maps[-1])
     named = {f"stage{stage}": x for stage, x in enumerate(maps)}
     return named | {"stem": maps[0], "features": features, "logits": model.forward_head(features)}

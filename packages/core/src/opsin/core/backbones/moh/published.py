@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from opsin.core.backbones.cases import map_size
 from opsin.core.backbones.moh import dit, settings, vit
 from opsin.core.backbones.moh.attention import MoHAttention
 from opsin.core.backbones.moh.llama import MoHLlamaAttention
@@ -21,7 +22,6 @@ from opsin.core.backbones.moh.positions import Positions
 from opsin.core.backbones.moh.routing import auxiliary_losses
 from opsin.core.backbones.moh.settings import MoHViTSettings
 from opsin.core.backbones.moh.transnext import AggregatedAttention, CosineAttention
-from opsin.core.layers.position_table import square_grid
 from opsin.core.parity import Case, adapter
 from opsin.core.published import place
 
@@ -79,15 +79,6 @@ def _heads(case: Case) -> tuple[int, int, int]:
     return (*numbers, case.built_with.get("routed_head", 0))
 
 
-def _grid(case: Case, tokens: int) -> tuple[int, int]:
-    """Rows and columns of the map."""
-    given = {**case.built_with, **case.meta.get("call", {})}
-    if "input_resolution" in given:
-        size = given["input_resolution"]
-        return (size[0], size[1]) if isinstance(size, list | tuple) else (size, size)
-    return (given["H"], given["W"]) if "H" in given else square_grid(tokens)
-
-
 def _positions(case: Case, size: tuple[int, int]) -> Positions:
     """Those of a module alone, whose pretraining had maps of its own size unless the case tells."""
     given = {**case.built_with, **case.meta.get("call", {})}
@@ -103,7 +94,7 @@ def _on_a_map(case: Case, layer: nn.Module, *, positions: bool = True) -> dict[s
     """Runs a layer of maps on tokens (N, H * W, C)."""
     place(layer.eval(), case.state_dict())
     x = next(iter(case.inputs().values()))
-    size = _grid(case, x.shape[1])
+    size = map_size(case, x.shape[1])
     around = (_positions(case, size),) if positions else ()
     return _outputs(case, layer, lambda: layer(x.unflatten(1, size), *around).flatten(1, 2))
 

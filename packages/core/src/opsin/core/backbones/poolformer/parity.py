@@ -10,11 +10,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from opsin.core.backbones.cases import only_input, run_backbone, run_classifier, run_module, set_activation
 from opsin.core.backbones.poolformer.arch import ARCHS, Arch
-from opsin.core.backbones.poolformer.mixers import Mixer, build_mixer
-from opsin.core.backbones.poolformer.network import MetaFormer, MetaFormerBlock, MetaFormerClassifier
+from opsin.core.backbones.poolformer.mixers import Mixer, PositionTable, build_mixer
+from opsin.core.backbones.poolformer.network import (
+    MetaFormer,
+    MetaFormerBlock,
+    MetaFormerClassifier,
+    Mlp,
+    PatchEmbed,
+)
 from opsin.core.parity import Case, adapter
-from opsin.core.published import place
 
 _PUBLISHED_MIXERS = {
     "Identity": "identity",
@@ -75,24 +81,17 @@ def _published_arch(case: Case) -> Arch:
 @adapter("poolformer", r"\.py (PoolFormer\b|MetaFormer\b|poolformer_|metaformer_)")
 @torch.no_grad()
 def _run_network(case: Case) -> dict[str, Tensor]:
-    dense = case.built_with.get("fork_feat", "_feat" in case.source)
     arch = vars(_published_arch(case))
-    (image,) = case.inputs().values()
-    names = case.meta["outputs"]
-    if dense:
-        backbone = MetaFormer(arch).eval()
+    if case.built_with.get("fork_feat", "_feat" in case.source):
+        backbone = MetaFormer(arch)
+        set_activation(backbone, case)
         if "norm0.weight" not in case.shapes:  # FORK_LAST3 in the authors' environment
             backbone.norm0 = nn.Identity()
-        place(backbone, case.state_dict())
-        maps = backbone(image)
-        by_stage = {f"stage{stage + 1}": m for stage, m in enumerate(maps)}
-        return by_stage if by_stage.keys() >= set(names) else dict(zip(names, maps, strict=True))
-    model = MetaFormerClassifier(arch, num_classes=case.built_with.get("num_classes", 1000)).eval()
-    place(model, case.state_dict())
-    tokens = model.forward_map(image)
-    features = tokens.mean((2, 3))
-    found = {"tokens": tokens, "features": features}
-    return {name: found.get(name, model.forward_head(features)) for name in names}
+        return run_backbone(backbone, case)
+    model = MetaFormerClassifier(arch, num_classes=case.built_with.get("num_classes", 1000))
+    set_activation(model, case)
+    found = {**run_classifier(model, case), "tokens": model.forward_map(only_input(case))}
+    return {name: found[name] for name in case.meta["outputs"]}
 
 
 @adapter("poolformer", r"\.py (PoolFormer|MetaFormer)Block")
@@ -104,15 +103,28 @@ def _run_block(case: Case) -> dict[str, Tensor]:
     arch = Arch((1,), (8,), norm=norm, use_layer_scale=built_with.get("use_layer_scale", True))
     mlp_ratio = built_with.get("mlp_ratio", 4.0)
     block = MetaFormerBlock(built_with["dim"], _published_mixer(mixer, built_with), mlp_ratio, arch)
-    place(block.eval(), case.state_dict())
-    (x,) = case.inputs().values()
-    return {name: block.token_mixer(x) if name == "mixed" else block(x) for name in case.meta["outputs"]}
+    set_activation(block, case)
+    return {**run_module(block, case), "mixed": block.token_mixer(only_input(case))}
 
 
 @adapter("poolformer", r"\.py (Pooling|Attention|SpatialFc)")
-@torch.no_grad()
 def _run_mixer(case: Case) -> dict[str, Tensor]:
     mixer = build_mixer(_published_mixer(_class_of(case), case.built_with), case.built_with.get("dim", 0))
-    place(mixer, case.state_dict())
-    (x,) = case.inputs().values()
-    return dict.fromkeys(case.meta["outputs"], mixer(x))
+    return run_module(mixer, case)
+
+
+@adapter("poolformer", r"\.py (Mlp|PatchEmbed|AddPositionEmb|LayerNormChannel|GroupNorm)")
+def _run_part(case: Case) -> dict[str, Tensor]:
+    shapes, built_with = case.shapes, case.built_with
+    if "pos_embed" in shapes:
+        _, dim, *grid = shapes["pos_embed"]
+        return run_module(PositionTable(dim, (grid[0], grid[1])), case)
+    if "fc1.weight" in shapes:
+        hidden_dim, dim = shapes["fc1.weight"][:2]
+        return run_module(Mlp(dim, hidden_dim), case)
+    if "proj.weight" in shapes:
+        dim, in_channels, patch_size, _ = shapes["proj.weight"]
+        stride, padding = built_with.get("stride", 16), built_with.get("padding", 0)
+        return run_module(PatchEmbed(in_channels, dim, patch_size, stride, padding), case)
+    norm = Arch((1,), (8,), norm=_published_norm({"norm_layer": case.source}, ""))
+    return run_module(norm.make_norm(shapes["weight"][0]), case)

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from opsin.core.backbones.cases import only_input, run_classifier
 from opsin.core.backbones.vim.mixer import BiMamba
 from opsin.core.backbones.vim.model import VisionMamba, VisionMambaClassifier
 from opsin.core.backbones.vim.settings import ARCHS
@@ -79,16 +80,7 @@ def _classify(case: Case, published: Mapping[str, Any]) -> dict[str, Tensor]:
         shuffle_tokens=bool(published.get("if_random_token_rank")),
         **vim_settings(published),
     )
-    place(network, case.state_dict())
-    network.eval()
-    features = network.forward_features(_only(case.inputs()))
-    return {"features": features, "logits": network.forward_head(features)}
-
-
-def _only(inputs: Mapping[str, Tensor]) -> Tensor:
-    """The single input, whatever it is called."""
-    (x,) = inputs.values()
-    return x
+    return run_classifier(network, case)
 
 
 @adapter("vim", r"models_mamba\.py VisionMamba\b")
@@ -118,7 +110,7 @@ def _mixer(case: Case) -> dict[str, Tensor]:
         built["d_model"], bimamba_type=kind, if_divide_out=built.get("if_divide_out", False), **sizes
     )
     place(mixer, tensors)
-    return {"out": mixer.eval()(_only(case.inputs()))}
+    return {"out": mixer.eval()(only_input(case))}
 
 
 @adapter("vim", r"seg/backbone/vim\.py VisionMambaSeg")
@@ -130,7 +122,7 @@ def _segmentation(case: Case) -> dict[str, Tensor]:
         {**built, **swapped}, built.get("out_indices", (3, 5, 7, 11)), built.get("if_fpn", True)
     )
     place(backbone, case.state_dict())
-    return _named(case, backbone.eval()(_only(case.inputs())))
+    return _named(case, backbone.eval()(only_input(case)))
 
 
 def _dense(published: Mapping[str, Any], out_indices: Any, fpn: bool) -> VisionMamba:
@@ -159,7 +151,7 @@ def _detection_backbone(published: Mapping[str, Any]) -> VisionMamba:
 def _detection(case: Case) -> dict[str, Tensor]:
     backbone = _detection_backbone(case.built_with)
     place(backbone, case.state_dict())
-    return _named(case, backbone.eval()(_only(case.inputs())))
+    return _named(case, backbone.eval()(only_input(case)))
 
 
 @adapter("vim", r"SimpleFeaturePyramid")
@@ -178,7 +170,7 @@ def _pyramid(case: Case) -> dict[str, Tensor]:
     place(backbone, {name: tensor for name, tensor in tensors.items() if name.startswith("net.")})
     place(neck, {name: tensor for name, tensor in tensors.items() if name.startswith("simfp_")})
     detector = nn.Sequential(backbone, neck).eval()
-    return _named(case, detector(_only(case.inputs())))
+    return _named(case, detector(only_input(case)))
 
 
 @adapter("vim", r"selective_scan_(ref|fn)")

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from opsin.core.backbones.cases import map_size, named_maps
 from opsin.core.backbones.vsa.attention import VSAWindowAttention
 from opsin.core.backbones.vsa.cells import NormalCell, PyramidReduction, ReductionCell
 from opsin.core.backbones.vsa.network import ARCHS, Stage, ViTAEv2VSA, ViTAEv2VSAClassifier
-from opsin.core.layers.position_table import square_grid
 from opsin.core.parity import Case, adapter
 from opsin.core.published import Tensors, place
 
@@ -76,14 +76,7 @@ def _as_map(case: Case) -> Tensor:
     x = next(iter(case.inputs().values()))
     if x.ndim == 4:
         return x
-    told = {**case.built_with, **case.meta.get("call", {})}
-    sides = told.get("img_size")
-    if {"H", "W"} <= told.keys():
-        sides = told["H"], told["W"]
-    elif not isinstance(sides, list) or sides[0] * sides[1] != x.shape[1]:
-        text = re.search(r"(\d+)\s*x\s*(\d+) map", str(case.meta.get("what")))
-        sides = (int(text[1]), int(text[2])) if text else square_grid(x.shape[1])
-    return x.transpose(1, 2).unflatten(2, tuple(sides))
+    return x.transpose(1, 2).unflatten(2, map_size(case, x.shape[1]))
 
 
 def _run_module(module: nn.Module, case: Case) -> Tensors:
@@ -193,10 +186,7 @@ def _run_network(case: Case) -> Tensors:
         stages = range(len(arguments["arch"]["nc_depth"]))
         backbone = ViTAEv2VSA(**arguments, out_indices=case.built_with.get("out_indices", stages))
         _placed(backbone, case)
-        maps = backbone(_as_map(case))
-        found = {f"stage{index + 1}": m for index, m in zip(backbone.out_indices, maps, strict=True)}
-        names = case.meta["outputs"]
-        return found if found.keys() >= set(names) else dict(zip(names, maps, strict=True))
+        return named_maps(case, backbone(_as_map(case)), backbone.out_indices)
     model = ViTAEv2VSAClassifier(**arguments, num_classes=case.shapes.get("head.weight", (0,))[0])
     _placed(model, case)
     features = model.forward_features(_as_map(case))
