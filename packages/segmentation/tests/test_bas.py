@@ -31,6 +31,14 @@ COUNTS = {
     "bas_resnet50_voc": 23_733_312,
     "bas_vgg16_cub": 29_999_312,
 }
+# more classes than the published counts are for: of each 1024 weights and a bias, and 9 weights a channel of
+# the features and a bias
+WIDER = {
+    "bas_inceptionv3_ilsvrc": ("bas_inceptionv3_cub", 800, 768),
+    "bas_mobilenet_ilsvrc": ("bas_mobilenet_cub", 800, 512),
+    "bas_resnet50_openimages": ("bas_resnet50_cub", -100, 1024),
+    "bas_vgg16_ilsvrc": ("bas_vgg16_cub", 800, 512),
+}
 
 
 def thin(kind: str, **changes: Any) -> Any:
@@ -67,7 +75,16 @@ def test_parameter_counts_are_the_published_ones_without_copies(name: str, count
 
 
 def test_models_are_listed() -> None:
-    assert list_models("bas_*") == sorted(COUNTS)
+    assert list_models("bas_*") == sorted([*COUNTS, *WIDER])
+
+
+@pytest.mark.parametrize("name", WIDER)
+def test_other_data_sets_change_the_last_layers_alone(name: str) -> None:
+    like, more, channels = WIDER[name]
+    with torch.device("meta"):
+        network = create_model(name)
+    count = sum(p.numel() for p in network.parameters())
+    assert count - COUNTS[like] == more * (1024 + 1 + 9 * channels + 1)
 
 
 def altered(tmp_path: Path, name: str, network: nn.Module, **changes: Any) -> Case:
@@ -136,13 +153,19 @@ def test_inception_adapter_measures_the_authors_way(tmp_path: Path) -> None:
     assert got["map_topk"].shape == (2, 1, 8, 8) and torch.isfinite(got["score1"]).all()
 
 
-def test_resnet_adapter_takes_other_depths_and_classes(tmp_path: Path) -> None:
-    network = BASResNet(4, depth=18)
+@pytest.mark.parametrize(
+    ("depth", "block", "layers"),
+    [(18, "BasicBlock", [2, 2, 2, 2]), ((1, 2, 1, 1), "Bottleneck", [1, 2, 1, 1])],
+)
+def test_resnet_adapter_takes_other_depths_and_classes(
+    tmp_path: Path, depth: Any, block: str, layers: list[int]
+) -> None:
+    network = BASResNet(4, depth=depth)
     case = altered(
         tmp_path,
         "wsol-resnet50-cub",
         network,
-        built_with={"block": "BasicBlock", "layers": [2, 2, 2, 2], "num_classes": 4},
+        built_with={"block": block, "layers": layers, "num_classes": 4},
         what="top-k = 3",
     )
     got = find_adapter(case)(case)

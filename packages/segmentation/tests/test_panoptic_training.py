@@ -24,6 +24,8 @@ from opsin.segmentation.panoptic.metrics import PQCounts, SegmentMap, compare, e
 from opsin.segmentation.panoptic.predictor import PanopticPredictor
 from opsin.segmentation.samples import CLASSES, THINGS, write
 
+pytestmark = pytest.mark.xdist_group("panoptic_training")  # the training that they share is done once
+
 NO_WORKERS = [
     f"{loader}_dataloader.{setting}"
     for loader in ("train", "val", "test")
@@ -34,6 +36,11 @@ TINY = (
     "model.backbone.arch.dims=[8,16,24,32]",
     "model.bbox_head.embed_dims=32",
     "model.bbox_head.num_queries=12",
+    "model.bbox_head.encoder_layers=1",
+    "model.bbox_head.location_layers=2",
+    "model.bbox_head.thing_blocks=1",
+    "model.bbox_head.stuff_blocks=1",
+    "model.bbox_head.rounds=1",
     "model.test_cfg.max_per_img=12",
     "train_dataloader.batch_size=2",
 )
@@ -48,25 +55,25 @@ def steps(count: int) -> tuple[str, ...]:
         *TINY,
         f"train_cfg.max_iters={count}",
         "train_cfg.val_interval=2",
-        "default_hooks.checkpoint.interval=2",
+        "default_hooks.checkpoint.interval=1",
         "default_hooks.logger.interval=1",
     )
 
 
 @pytest.fixture(scope="module")
 def trained(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The work dir of four iterations, the last two of them resumed."""
+    """The work dir of two iterations, the second of them resumed."""
     work = tmp_path_factory.mktemp("panoptic")
-    runner.train(config(samples, *steps(2)), work)
-    again = runner.train(config(samples, *steps(4)), work, resume=True)
-    assert again.iter == 4
+    runner.train(config(samples, *steps(1)), work)
+    again = runner.train(config(samples, *steps(2)), work, resume=True)
+    assert again.iter == 2
     return work
 
 
 def test_test_reports_quality_of_things_and_stuff_and_average_precision_if_asked(
     samples: Path, trained: Path
 ) -> None:
-    cfg = config(samples, *steps(4))
+    cfg = config(samples, *steps(2))
     cfg.test_evaluator = [
         *cfg.test_evaluator,
         {
@@ -75,7 +82,7 @@ def test_test_reports_quality_of_things_and_stuff_and_average_precision_if_asked
             "metric": ["bbox", "segm"],
         },
     ]
-    metrics = runner.test(cfg, trained / "iter_4.pth")
+    metrics = runner.test(cfg, trained / "iter_2.pth")
     for name in ("PQ", "SQ", "RQ", "PQ_th", "PQ_st"):
         assert 0 <= metrics[f"panoptic/{name}"] <= 100
     assert {"coco/bbox_mAP", "coco/segm_mAP"} <= metrics.keys()
@@ -87,8 +94,8 @@ def test_prediction_writes_cocos_files_and_pictures(samples: Path, trained: Path
     shutil.copy(samples / "images/val/0000.jpg", odd / "deep")
     Image.fromarray(np.full((37, 53), 128, np.uint8)).save(odd / "grey.png")
     all_stuff = ("model.test_cfg.merging.min_score_stuff=0.0", "model.test_cfg.mask_threshold=0.01")
-    cfg = config(samples, *steps(4), *all_stuff)
-    PanopticPredictor(cfg, trained / "iter_4.pth").predict([odd], tmp_path / "out", quiet=True)
+    cfg = config(samples, *steps(2), *all_stuff)
+    PanopticPredictor(cfg, trained / "iter_2.pth").predict([odd], tmp_path / "out", quiet=True)
     content = json.loads((tmp_path / "out/panoptic.json").read_text())
     assert [c["name"] for c in content["categories"]] == list(CLASSES)
     assert sum(c["isthing"] for c in content["categories"]) == len(THINGS)
@@ -112,7 +119,7 @@ def test_video_is_predicted_frame_by_frame(samples: Path, trained: Path, tmp_pat
     for path in sorted((samples / "images/val").iterdir())[:3]:
         writer.write(cv2.imread(str(path)))
     writer.release()
-    predictor = PanopticPredictor(config(samples, *steps(4)), trained / "iter_4.pth")
+    predictor = PanopticPredictor(config(samples, *steps(2)), trained / "iter_2.pth")
     predictor.predict([tmp_path / "a.mp4"], tmp_path / "out", quiet=True)
     content = json.loads((tmp_path / "out/panoptic.json").read_text())
     assert [image["frame"] for image in content["images"]] == [0, 1, 2]
@@ -191,9 +198,9 @@ def commonest_stuff(data: Path) -> float:
 
 @pytest.mark.slow
 def test_training_beats_the_commonest_class_by_far(tmp_path: Path) -> None:
-    write(tmp_path / "data", train=160, val=16)
+    write(tmp_path / "data", train=100, val=16)
     baseline = commonest_stuff(tmp_path / "data")
-    short = ("train_cfg.max_iters=45", "train_cfg.val_interval=45", "param_scheduler.1.end=45")
+    short = ("train_cfg.max_iters=30", "train_cfg.val_interval=30", "param_scheduler.1.end=30")
     trainer = runner.train(config(tmp_path / "data", *short), tmp_path / "work")
     reached = float(trainer.message_hub.get_scalar("val/panoptic/PQ").current())
     assert baseline < 6

@@ -23,6 +23,8 @@ from opsin.registry import MODELS
 from opsin.segmentation.predictor import SegmentationPredictor
 from opsin.segmentation.samples import CLASSES, write
 
+pytestmark = pytest.mark.xdist_group("segmentation_training")  # the training that they share is done once
+
 TINY = (
     "model.backbone.arch.depths=[1,1,1,1]",
     "model.backbone.arch.dims=[8,16,24,32]",

@@ -13,6 +13,7 @@ from opsin.core.data import write_image
 from opsin.core.engine.predictor import Predictor, Source, write_json
 from opsin.segmentation.visualization import class_areas, distinct_colours, draw_semantic
 from opsin.segmentation.weakly_supervised.datasets.sample import WeakSample
+from opsin.segmentation.weakly_supervised.datasets.seed_files import write_seeds
 
 Rgb = NDArray[np.uint8]
 
@@ -25,13 +26,14 @@ class WeaklySupervisedPredictor(Predictor):
 
     * A localiser: `pictures/NAME.png`, the map in colours and the box; in `predictions.json` of each picture
       the five best classes with their scores, and `box`, x0 y0 x1 y1 in its pixels.
-    * A seed network: `masks/NAME.png`, 0 is background; `pictures/NAME.png` with a legend; in
-      `predictions.json` the areas of the classes.
+    * A seed network: `masks/NAME.png`, 0 is background; `maps/NAME.npz`, see `seed_files`;
+      `pictures/NAME.png` with a legend; in `predictions.json` the areas of the classes.
+    * Refined seeds: the same without maps, and `boundaries/NAME.png`, white where classes meet.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        count = int(self.model.network.num_classes)
+        count = int(getattr(self.model, "num_classes", 0) or self.model.network.num_classes)
         self.classes = tuple(self.meta.get("classes") or (f"class {i}" for i in range(count)))
         self.palette = self.meta.get("palette") or distinct_colours(len(self.classes)).tolist()
 
@@ -54,9 +56,16 @@ class WeaklySupervisedPredictor(Predictor):
         return draw_box(image, heat_in_picture(result, image), box_in_picture(result, image))
 
     def save(self, result: WeakSample, image: Rgb, source: Source, out: Path) -> None:
-        """Writes the index mask of seeds."""
-        if "pred_box" not in result:
-            write_image(out / "masks" / source.name.with_suffix(".png"), _seed(result))
+        """Writes index mask, and maps or boundaries."""
+        if "pred_box" in result:
+            return
+        write_image(out / "masks" / source.name.with_suffix(".png"), _seed(result))
+        if "pred_map" in result:
+            boundary = (255 * result.pred_map.numpy()).round().astype(np.uint8)
+            write_image(out / "boundaries" / source.name.with_suffix(".png"), boundary)
+        else:
+            maps = result.seed_maps.float().cpu().numpy()
+            write_seeds(out / "maps" / source.name.with_suffix(".npz"), maps)
 
     def finish(self, records: list[dict[str, Any]], out: Path) -> None:
         """Writes `predictions.json`: the classes in the order of their indices, and the records."""

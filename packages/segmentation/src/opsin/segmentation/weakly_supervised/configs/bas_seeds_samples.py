@@ -9,6 +9,11 @@ train_pipeline = [
     dict(type="opsin.Albumentations", transforms=[dict(type="HorizontalFlip", p=0.5)]),
     dict(type="opsin.PackWeak"),
 ]
+predict_pipeline = [
+    dict(type="opsin.LoadImage"),
+    dict(type="opsin.FindImageLabels", classes=classes),
+    dict(type="opsin.PackWeak"),
+]
 train_dataloader = dict(
     batch_size=16,
     num_workers=1,

@@ -16,6 +16,7 @@ import numpy as np
 from opsin.core.data import Dataset, list_images
 from opsin.core.errors import UserError
 from opsin.registry import DATASETS
+from opsin.segmentation.weakly_supervised.datasets.text_lists import text_lines
 
 Results = dict[str, Any]
 
@@ -60,7 +61,7 @@ class CUBLocalization(Dataset):
         ]
 
     def _test(self, root: Path, classes: int) -> list[Results]:
-        names, boxes = (_lines(root / name) for name in ("test_list.txt", "test_bounding_box.txt"))
+        names, boxes = (text_lines(root / name) for name in ("test_list.txt", "test_bounding_box.txt"))
         if len(names) != len(boxes):
             raise UserError(
                 f"{root}: test_list.txt has {len(names)} lines and test_bounding_box.txt {len(boxes)}"
@@ -70,10 +71,6 @@ class CUBLocalization(Dataset):
             path, label = _listed(root, name, number, classes)
             samples.append({"img_path": str(path), "gt_label": label, **_box(root, box, number)})
         return samples
-
-
-def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def _listed(root: Path, line: str, number: int, classes: int) -> tuple[Path, int]:

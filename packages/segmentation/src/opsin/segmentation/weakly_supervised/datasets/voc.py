@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 from mmcv.transforms import BaseTransform
+from numpy.typing import NDArray
 
 from opsin.core.data import Dataset
 from opsin.core.errors import UserError, unknown
@@ -94,25 +95,67 @@ class LoadImageLabels(BaseTransform):
         """Adds the labels to `results`."""
         classes = list(results["classes"])[1:]
         path = str(results.get("marks_path", results["seg_map_path"]))
-        read = _objects if "marks_path" in results else _painted
-        labels = np.zeros(len(classes), np.float32)
-        labels[read(path, classes)] = 1
-        if not labels.any():
+        results["gt_labels"] = _labels(path, classes)
+        if not results["gt_labels"].any():
             raise UserError(f"{path} has no object of the {len(classes)} classes")
-        results["gt_labels"] = labels
         return results
+
+
+@TRANSFORMS.register_module()
+class FindImageLabels(BaseTransform):
+    """Adds `gt_labels` (K,) as `LoadImageLabels` does, to pictures that lie in VOC's folders alone.
+
+    For seeds and pseudo masks of pictures whose classes are known; others go without.
+
+    Args:
+        classes: as for `VOCLabels`.
+
+    Raises:
+        UserError: for a file that can't be read or an unknown class.
+    """
+
+    def __init__(self, classes: Sequence[str] = CLASSES) -> None:
+        self.classes = list(classes)
+
+    def transform(self, results: Results) -> Results:
+        """Adds the labels if there is a file that tells them."""
+        picture = Path(results["img_path"])
+        files = (
+            picture.parents[1] / folder / f"{picture.stem}{suffix}"
+            for folder, suffix in (("Annotations", ".xml"), ("SegmentationClass", ".png"))
+        )
+        told = next((file for file in files if file.is_file()), None)
+        if told is not None:
+            results["gt_labels"] = _labels(str(told), self.classes)
+        return results
+
+
+def _labels(path: str, classes: list[str]) -> NDArray[np.float32]:
+    """1 for each class that an annotation or mask has, (K,)."""
+    labels = np.zeros(len(classes), np.float32)
+    labels[_objects(path, classes) if path.endswith(".xml") else _painted(path, classes)] = 1
+    return labels
 
 
 def _objects(path: str, classes: list[str]) -> list[int]:
     """Indices of the classes of the objects in an annotation file."""
-    try:
-        names = [element.findtext("name", "") for element in ElementTree.parse(path).iter("object")]
-    except (OSError, ElementTree.ParseError) as error:
-        raise UserError(f"{path} can't be read as VOC annotations ({error})") from None
+    names = [element.findtext("name", "") for element in read_annotation(path).iter("object")]
     for name in names:
         if name not in classes:
             raise unknown(f"class in {path}", name, classes)
     return [classes.index(name) for name in names]
+
+
+def read_annotation(path: str | Path) -> ElementTree.Element:
+    """The root of an annotation file, as VOC and ImageNet write them.
+
+    Raises:
+        UserError: if it is missing or no XML.
+    """
+    try:
+        return ElementTree.parse(path).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        raise UserError(f"{path} can't be read as VOC annotations ({error})") from None
 
 
 def _painted(path: str, classes: list[str]) -> list[int]:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmengine.logging import MessageHub
-from mmengine.model import BaseModel
 from torch import Tensor
 
 from opsin.core.errors import UserError
 from opsin.registry import MODELS
 from opsin.segmentation.weakly_supervised.datasets.sample import WeakSample
 from opsin.segmentation.weakly_supervised.models.map_to_box import enlarged, largest_box, normalized
+from opsin.segmentation.weakly_supervised.models.weak_model import WeakModel
 
 Config = dict[str, Any]
 
 
 @MODELS.register_module()
-class WeakLocalization(BaseModel):
+class WeakLocalization(WeakModel):
     """A BAS network with its loss, and the box of its map.
 
     Args:
@@ -50,17 +50,6 @@ class WeakLocalization(BaseModel):
         self.network = MODELS.build(network)
         self.guidance_weight, self.area_weight = guidance_weight, area_weight
         self.top_k, self.threshold, self.classify_first = top_k, threshold, classify_first
-
-    def forward(
-        self,
-        inputs: Tensor,
-        data_samples: list[WeakSample] | None = None,
-        mode: Literal["tensor", "loss", "predict"] = "tensor",
-    ) -> Any:
-        """Normalised images (B, 3, H, W) to scores (B, K), a dict of losses, or samples with predictions."""
-        if mode == "loss":
-            return self.loss(inputs, data_samples or [])
-        return self.predict(inputs, data_samples or []) if mode == "predict" else self.network(inputs)
 
     def loss(self, images: Tensor, samples: list[WeakSample]) -> dict[str, Tensor]:
         """The four parts of the loss.

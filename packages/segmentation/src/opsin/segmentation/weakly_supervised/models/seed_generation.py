@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModel
 from mmengine.structures import PixelData
 from torch import Tensor
 
 from opsin.registry import MODELS
 from opsin.segmentation.weakly_supervised.datasets.sample import WeakSample
 from opsin.segmentation.weakly_supervised.models.bas.seeder import present_against_absent
+from opsin.segmentation.weakly_supervised.models.weak_model import WeakModel
 
 Config = dict[str, Any]
 
@@ -23,7 +23,7 @@ NEAR_BEST = 0.5
 
 
 @MODELS.register_module()
-class SeedGeneration(BaseModel):
+class SeedGeneration(WeakModel):
     """A seed network with its loss, and the seeds of its maps.
 
     Args:
@@ -57,17 +57,6 @@ class SeedGeneration(BaseModel):
         self.guidance_weight, self.area_weight = guidance_weight, area_weight
         self.scales, self.background = tuple(scales), background
 
-    def forward(
-        self,
-        inputs: Tensor,
-        data_samples: list[WeakSample] | None = None,
-        mode: Literal["tensor", "loss", "predict"] = "tensor",
-    ) -> Any:
-        """Normalised images (B, 3, H, W) to scores (B, K), a dict of losses, or samples with seeds."""
-        if mode == "loss":
-            return self.loss(inputs, data_samples or [])
-        return self.predict(inputs, data_samples or []) if mode == "predict" else self.network(inputs)
-
     def loss(self, images: Tensor, samples: list[WeakSample]) -> dict[str, Tensor]:
         """The four parts of the loss, for one class of each image that is drawn from those it has."""
         present = torch.stack([sample.gt_labels for sample in samples]).to(images.device)
@@ -81,7 +70,7 @@ class SeedGeneration(BaseModel):
         }
 
     def predict(self, images: Tensor, samples: list[WeakSample]) -> list[WeakSample]:
-        """The samples with `pred_scores` and the seed `pred_sem_seg`, of the original size.
+        """The samples with `pred_scores`, and of the original size `seed_maps` and the seed `pred_sem_seg`.
 
         A picture without `gt_labels` is taken to have its best class, and those at least half as probable.
         """
@@ -91,7 +80,7 @@ class SeedGeneration(BaseModel):
             seeds = self.seed_maps(image, present.to(image.device), tuple(sample.ori_shape[:2]))
             background = torch.full_like(seeds[:1], self.background)
             labels = torch.cat((background, seeds)).argmax(0, keepdim=True)
-            sample.pred_scores, sample.pred_sem_seg = score, PixelData(data=labels)
+            sample.pred_scores, sample.seed_maps, sample.pred_sem_seg = score, seeds, PixelData(data=labels)
         return samples
 
     def seed_maps(self, image: Tensor, present: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,6 +12,8 @@ from opsin.core.published import place
 from opsin.segmentation.dense_prediction.models.polymax.kmax_decoder import KMaxDecoder
 from opsin.segmentation.dense_prediction.models.polymax.pixel_decoder import PixelDecoder
 
+AUXILIARY = "predictor._auxiliary_semantic_predictor."  # a head that speaks in training alone
+
 
 @adapter("polymax", r"kMaXTransformerDecoder|kMaXPixelDecoder")
 @torch.no_grad()
@@ -34,7 +36,8 @@ def _decoders(case: Case) -> Mapping[str, Tensor]:
             ),
         }
     )
-    place(model, case.state_dict(), source=case.name)
+    tensors = {name: tensor for name, tensor in case.state_dict().items() if AUXILIARY not in name}
+    place(model, tensors, source=case.name)
     model.eval()
     inputs = case.inputs()
     maps = model["pixel_decoder"]([inputs[f"res{stage}"] for stage in range(2, 6)])

@@ -95,5 +95,5 @@ def _run_inference(case: Case) -> dict[str, Tensor]:
             semantic, sam_logits[0], inputs["sam_masks"][0], seen, alpha
         ),
         "panoptic": panoptic.float(),
-        "segments": torch.tensor([[float(s.id), float(s.is_thing), float(s.label)] for s in segments]),
+        "segments": torch.tensor([[s.id, s.is_thing, s.label] for s in segments]).float().reshape(-1, 3),
     }

@@ -40,6 +40,8 @@ COCO_STUFF += [
     *range(184, 201),
 ]
 
+MOST_DETECTIONS = 100  # of an image, however many take part in the merging
+
 MODELS_BY_CONFIG = {
     "r50": "panoptic_segformer_r50",
     "r101": "panoptic_segformer_r101",
@@ -189,6 +191,7 @@ def _merge(case: Case) -> Outputs:
         "scale_factor": (shape[1] / original[1], shape[0] / original[0]),
     }
     panoptic, found = inference(raw, meta)
+    found = found[:MOST_DETECTIONS]
     segments = panoptic.sem_seg[0].long()
     ids = [*COCO_THINGS[:things], *COCO_STUFF[: len(raw.stuff_scores)], 0]  # the last for pixels of nothing
     return {

@@ -23,6 +23,12 @@ test_pipeline = [
     dict(type="opsin.LoadMask"),
     dict(type="opsin.PackWeak"),
 ]
+# and so are those of pictures in VOC's folders when it predicts
+predict_pipeline = [
+    dict(type="opsin.LoadImage"),
+    dict(type="opsin.FindImageLabels"),
+    dict(type="opsin.PackWeak"),
+]
 train_dataloader = dict(
     batch_size=16,
     dataset=dict(type="opsin.VOCLabels", data_root=data_root, split="train", pipeline=train_pipeline),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +19,13 @@ from opsin.segmentation.weakly_supervised.models.bas.localizer import (
 
 HALVING = nn.MaxPool2d(2)
 
+Depth = int | tuple[int, int, int, int]
+
+
+def expansion(depth: Depth) -> int:
+    """By how much the blocks of such a ResNet widen their stage."""
+    return 1 if depth in (18, 34) else 4
+
 
 class ResNetStem(nn.Module):
     """Stem and stages under torchvision's names."""
@@ -29,12 +37,17 @@ class ResNetStem(nn.Module):
     layer3: nn.Module
     layer4: nn.Module
 
-    def add_resnet(self, depth: int, strides: tuple[int, int, int, int], base_channels: int) -> None:
+    def add_resnet(self, depth: Depth, strides: tuple[int, int, int, int], base_channels: int) -> None:
         """Adds stem and stages; those of mmseg, which has torchvision's names and places of strides."""
         from mmseg.models.backbones import ResNet  # opsin.registry has made mmseg fit to import
+        from mmseg.models.backbones.resnet import Bottleneck
+
+        class BottleneckResNet(ResNet):
+            arch_settings: ClassVar = {**ResNet.arch_settings, 0: (Bottleneck, depth)}
 
         undilated = (1, 1, 1, 1)
-        layers = ResNet(depth, strides=strides, dilations=undilated, base_channels=base_channels)
+        known = depth if isinstance(depth, int) else 0
+        layers = BottleneckResNet(known, strides=strides, dilations=undilated, base_channels=base_channels)
         for name in ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4"):
             self.add_module(name, getattr(layers, name))
 
@@ -50,7 +63,7 @@ class BASResNet(BASLocalizer, ResNetStem):
 
     Args:
         num_classes: K.
-        depth: 18, 34, 50, 101 or 152.
+        depth: 18, 34, 50, 101, 152, or how many bottleneck blocks each stage has.
         base_channels: width of the first stage; 64 as published.
         classifier_width: hidden channels of the classifier.
         clamp_value: see `Clamp`.
@@ -61,16 +74,16 @@ class BASResNet(BASLocalizer, ResNetStem):
         self,
         num_classes: int = 200,
         *,
-        depth: int = 50,
+        depth: Depth = 50,
         base_channels: int = 64,
         classifier_width: int = CLASSIFIER_WIDTH,
         clamp_value: float = 1.0,
         first_version: bool = False,
     ) -> None:
-        expansion = 4 if depth >= 50 else 1
+        width = base_channels * expansion(depth)
         super().__init__(
-            4 * base_channels * expansion,
-            8 * base_channels * expansion,
+            4 * width,
+            8 * width,
             num_classes,
             classifier_width=classifier_width,
             **version_settings(clamp_value, first_version),

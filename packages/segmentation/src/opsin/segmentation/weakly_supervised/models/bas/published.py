@@ -10,15 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from opsin.core.errors import UserError
 from opsin.core.parity import Case, adapter
 from opsin.core.published import place
-from opsin.segmentation.weakly_supervised.models.bas.backbones import BASVGG, BASMobileNet, BASResNet
+from opsin.segmentation.weakly_supervised.models.bas.backbones import (
+    BASVGG,
+    BASMobileNet,
+    BASResNet,
+    Depth,
+)
 from opsin.segmentation.weakly_supervised.models.bas.inception import BASInception
 from opsin.segmentation.weakly_supervised.models.bas.localizer import BASLocalizer
 from opsin.segmentation.weakly_supervised.models.bas.seeder import BASSeeder
 from opsin.segmentation.weakly_supervised.models.map_to_box import box_iou, enlarged, largest_box, normalized
 
-DEPTHS = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+BASIC = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
 # the k of the authors' CUB settings, where a case does not tell it
 TOP_K = {"vgg": 80, "resnet": 200, "inception": 200, "mobilenet": 80}
 
@@ -34,12 +40,13 @@ def _images(case: Case) -> Tensor:
     return 0.5 * image + blocks.repeat_interleave(scale[0], 2).repeat_interleave(scale[1], 3)
 
 
-def _resnet_depth(given: dict[str, Any]) -> int:
-    return (
-        34
-        if given.get("block") == "BasicBlock" and given["layers"][0] == 3
-        else DEPTHS[tuple(given["layers"])]
-    )
+def _resnet_depth(given: dict[str, Any]) -> Depth:
+    layers = tuple(given.get("layers", (3, 4, 6, 3)))
+    if given.get("block") != "BasicBlock":
+        return layers
+    if layers not in BASIC:
+        raise UserError(f"a ResNet of BasicBlocks {layers}", "ResNet-18 and ResNet-34 have them")
+    return BASIC[layers]
 
 
 def _top_k(case: Case, family: str) -> int:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from opsin.registry import MODELS
-from opsin.segmentation.weakly_supervised.models.bas.backbones import ResNetStem
+from opsin.segmentation.weakly_supervised.models.bas.backbones import Depth, ResNetStem, expansion
 from opsin.segmentation.weakly_supervised.models.bas.localizer import init_heads
 from opsin.segmentation.weakly_supervised.models.bas.suppression import (
     Clamp,
@@ -29,18 +29,18 @@ class BASSeeder(ResNetStem):
 
     Args:
         num_classes: K.
-        depth: 18, 34, 50, 101 or 152.
+        depth: as for `BASResNet`.
         base_channels: width of the first stage; 64 as published.
         clamp_value: see `Clamp`.
     """
 
     def __init__(
-        self, num_classes: int = 20, *, depth: int = 50, base_channels: int = 64, clamp_value: float = 1.0
+        self, num_classes: int = 20, *, depth: Depth = 50, base_channels: int = 64, clamp_value: float = 1.0
     ) -> None:
         super().__init__()
         self.num_classes, self.clamp = num_classes, Clamp(clamp_value)
         self.add_resnet(depth, (1, 2, 2, 1), base_channels)
-        width = base_channels * (4 if depth >= 50 else 1)
+        width = base_channels * expansion(depth)
         self.classifier_cls = nn.Conv2d(8 * width, num_classes, 1, bias=False)
         self.classifier_loc = nn.Sequential(
             nn.Conv2d(4 * width, num_classes, 3, padding=1, bias=False), nn.Sigmoid()
