@@ -262,8 +262,21 @@ def case_of(source: str, model: nn.Module, inputs: dict[str, tuple[int, ...]], *
             "MedViT.py LocalityFeedForward",
             LocalityFeedForward(8, 3, 3),
             (1, 8, 7, 9),
-            {"in_dim": 8, "out_dim": 8, "kernel_size": 3, "expand_ratio": 3},
+            {"in_dim": 8, "out_dim": 8, "kernel_size": 3, "expand_ratio": 3, "reduction": 8},
         ),
+        (
+            "MedViT.py LocalityFeedForward",
+            LocalityFeedForward(8, 3, 4, squeezed=8),
+            (1, 8, 7, 9),
+            {"in_dim": 8, "out_dim": 8},
+        ),
+        (
+            "MedViT.py LFP",
+            LocalBlock(32, 64, mlp_ratio=2),
+            (1, 32, 8, 7),
+            {"in_channels": 32, "out_channels": 64, "mlp_ratio": 2},
+        ),
+        ("MedViT.py E_MHSA", PooledKeyAttention(64, 32, 1, 48), (1, 9, 64), {"dim": 64, "out_dim": 48}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

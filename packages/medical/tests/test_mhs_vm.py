@@ -351,6 +351,15 @@ def test_adapters_take_blocks_with_and_without_a_projection(kind):
     assert find_adapter(case)(case)["out"].shape == (1, 3, 5, 8)
 
 
+def test_adapter_of_the_scan_takes_channels_first_and_the_published_defaults():
+    mixer = MHSM(6, 3, gfu_t=0.0)
+    source, inputs = "PixDeep/MHS-VM models/vmunet/mhsm.py MHSM", {"x": dict(seed=1, shape=[1, 6, 3, 5])}
+    case = _case(source, dict(d_model=6), mixer, inputs, ("out",))
+    mixer.load_state_dict(case.state_dict())
+    expected = mixer(case.inputs()["x"].permute(0, 2, 3, 1))
+    torch.testing.assert_close(find_adapter(case)(case)["out"], expected)
+
+
 # Losses.
 
 

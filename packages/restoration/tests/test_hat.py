@@ -3,6 +3,7 @@ import torch
 
 from opsin.core import create_backbone, create_model, list_models
 from opsin.core.errors import UserError
+from opsin.core.parity import Case, find_adapter
 from opsin.core.published import load_published
 from opsin.restoration.models import HAT, HATBackbone, UNetDiscriminatorSN
 from opsin.restoration.models.hat.blocks import HAB, OCAB, overlap_bias, window_bias
@@ -236,3 +237,14 @@ def test_absolute_positions_need_the_size_they_were_learned_for():
     assert network(torch.rand(1, 3, 16, 16)).shape == (1, 3, 32, 32)
     with pytest.raises(ValueError, match="16x16 images, got 24x16"):
         network(torch.rand(1, 3, 24, 16))
+
+
+def test_parity_adapter_takes_the_published_defaults_where_a_case_says_nothing():
+    given = dict(depths=(1,), num_heads=(2,), window_size=4, img_size=8, compress_ratio=8)
+    tensors = [[n, list(p.shape)] for n, p in HAT(embed_dim=96, mlp_ratio=4, **given).named_parameters()]
+    inputs = {"x": {"kind": "uniform", "seed": 1, "shape": [1, 3, 4, 8]}}
+    source = "XPixelGroup/HAT@0 hat/archs/hat_arch.py HAT"
+    case = Case(
+        dict(system="hat", case="made", source=source, built_with=given, tensors=tensors, inputs=inputs), {}
+    )
+    assert find_adapter(case)(case)["out"].shape == (1, 3, 8, 16)

@@ -22,6 +22,15 @@ from opsin.restoration.models.hat.blocks import (
 )
 from opsin.restoration.models.hat.network import HAT, HATTrunk
 
+DEFAULTS: dict[str, Any] = {
+    "embed_dim": 96,
+    "depths": (6,) * 4,
+    "num_heads": (6,) * 4,
+    "window_size": 7,
+    "mlp_ratio": 4.0,
+}
+"""Of the published network class where they differ from ours."""
+
 
 def _arguments(case: parity.Case) -> dict[str, Any]:
     """`built_with` in our names; the published `use_checkpoint` is `with_cp` here."""
@@ -63,7 +72,7 @@ def _run_on_tokens(case: parity.Case, block: nn.Module, window_size: int) -> dic
 @parity.adapter("hat", r"hat_arch\.py HAT\b")
 def _hat(case: parity.Case) -> dict[str, Tensor]:
     with torch.no_grad():
-        return {"out": _placed(HAT(**_arguments(case)), case)(case.inputs()["x"])}
+        return {"out": _placed(HAT(**DEFAULTS | _arguments(case)), case)(case.inputs()["x"])}
 
 
 @parity.adapter("hat", r"hat_arch\.py HAB\b")

@@ -31,18 +31,19 @@ class PooledKeyAttention(nn.Module):
         dim: channels C.
         head_dim: channels of a head.
         pooling: a key is the mean of pooling^2 tokens, in raster order; what remains at the end is left out.
+        out_dim: channels of what comes out; C if not given.
     """
 
-    def __init__(self, dim: int, head_dim: int, pooling: int) -> None:
+    def __init__(self, dim: int, head_dim: int, pooling: int, out_dim: int | None = None) -> None:
         super().__init__()
         self.heads, self.tokens_a_key = dim // head_dim, pooling**2
         self.q, self.k, self.v = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.proj = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, out_dim or dim)
         if pooling > 1:
             self.norm = nn.BatchNorm1d(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, L, C) to the same shape."""
+        """(N, L, C) to (N, L, out_dim)."""
         pooled = x
         if self.tokens_a_key > 1:
             pooled = self.norm(F.avg_pool1d(x.transpose(1, 2), self.tokens_a_key)).transpose(1, 2)

@@ -79,10 +79,11 @@ class LocalityFeedForward(nn.Module):
     Args:
         dim: channels C.
         kernel_size: of the depth-wise convolution.
-        ratio: hidden channels / C; also what the excitation squeezes to.
+        ratio: hidden channels / C.
+        squeezed: channels that the excitation squeezes to; `ratio` of them if not given.
     """
 
-    def __init__(self, dim: int, kernel_size: int, ratio: int) -> None:
+    def __init__(self, dim: int, kernel_size: int, ratio: int, squeezed: int | None = None) -> None:
         super().__init__()
         hidden = dim * ratio
         self.conv = nn.Sequential(
@@ -92,7 +93,7 @@ class LocalityFeedForward(nn.Module):
             nn.Conv2d(hidden, hidden, kernel_size, padding=kernel_size // 2, groups=hidden, bias=False),
             nn.BatchNorm2d(hidden),
             nn.Hardswish(),
-            SqueezeExcite(hidden, ratio),
+            SqueezeExcite(hidden, squeezed or ratio),
             nn.Conv2d(hidden, dim, 1, bias=False),
             nn.BatchNorm2d(dim),
         )

@@ -67,6 +67,7 @@ class LocalBlock(nn.Module):
         kernel_size: of the feed-forward's depth-wise convolution.
         head_dim: channels of a head.
         dilation: of the neighborhood attention.
+        mlp_ratio: hidden channels of the feed-forward / C.
         drop_path_rate: of the attention's branch.
         layout: see the module.
     """
@@ -80,6 +81,7 @@ class LocalBlock(nn.Module):
         kernel_size: int = 3,
         head_dim: int = 32,
         dilation: int = 1,
+        mlp_ratio: int = 3,
         drop_path_rate: float = 0.0,
         layout: Layout = "published",
     ) -> None:
@@ -90,7 +92,7 @@ class LocalBlock(nn.Module):
         self.attn = NeighborhoodAttention(out_channels, out_channels // head_dim, dilation=dilation)
         self.drop_path = DropPath(drop_path_rate)
         self.norm2 = nn.BatchNorm2d(out_channels)
-        self.conv = LocalityFeedForward(out_channels, kernel_size, 3)
+        self.conv = LocalityFeedForward(out_channels, kernel_size, mlp_ratio)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C, H / stride, W / stride)."""

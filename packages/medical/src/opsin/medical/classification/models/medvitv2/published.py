@@ -19,11 +19,14 @@ from opsin.medical.classification.models.medvitv2.layers import LocalityFeedForw
 from opsin.medical.classification.models.medvitv2.local_block import LocalBlock
 from opsin.medical.classification.models.medvitv2.network import ARCHS, Arch, MedViTV2Classifier
 
+UNNAMED: Arch = {"depths": (2, 2, 6, 2), "dims": (64, 128, 320, 512)}
+"""The published class's own defaults, which are no variant's."""
+
 
 def _arch_of(case: Case) -> Arch:
     given = case.built_with
     named = re.search(r"MedViT_(\w+)", f"{case.source} {given.get('model', '')}")
-    arch = dict(ARCHS[named[1].split("_")[0]] if named else {**ARCHS["tiny"]})
+    arch = dict(ARCHS[named[1].split("_")[0]] if named else {**ARCHS["tiny"], **UNNAMED})
     keys = {
         "depths": "depths",
         "dims": "dims",
@@ -58,7 +61,8 @@ def _width(case: Case) -> tuple[int, int]:
 @adapter("medvitv2", r"MedViT\.py LFP\b")
 def _run_local_block(case: Case) -> dict[str, Tensor]:
     given = case.built_with
-    settings = {key: given[key] for key in ("stride", "kernel_size", "head_dim") if key in given}
+    keys = ("stride", "kernel_size", "head_dim", "mlp_ratio")
+    settings = {key: given[key] for key in keys if key in given}
     return _run(LocalBlock(*_width(case), **settings, dilation=given.get("dilation") or 1), case)
 
 
@@ -90,8 +94,8 @@ def _run_kan(case: Case) -> dict[str, Tensor]:
 @adapter("medvitv2", r"MedViT\.py E_MHSA\b")
 def _run_attention(case: Case) -> dict[str, Tensor]:
     given = case.built_with
-    module = PooledKeyAttention(given["dim"], given.get("head_dim", 32), given.get("sr_ratio", 1))
-    return _run(module, case)
+    sizes = given["dim"], given.get("head_dim", 32), given.get("sr_ratio", 1), given.get("out_dim")
+    return _run(PooledKeyAttention(*sizes), case)
 
 
 @adapter("medvitv2", r"MedViT\.py MHCA\b")
@@ -107,6 +111,6 @@ def _runpatch_embed(case: Case) -> dict[str, Tensor]:
 @adapter("medvitv2", r"MedViT\.py LocalityFeedForward\b")
 def _run_feed_forward(case: Case) -> dict[str, Tensor]:
     given = case.built_with
-    ratio = int(given.get("expand_ratio", 3))
-    width = given["in_dim"]
-    return _run(LocalityFeedForward(width, given.get("kernel_size", 3), ratio), case)
+    ratio, width = int(given.get("expand_ratio", 4)), given["in_dim"]
+    squeezed = width * ratio // given.get("reduction", 4)
+    return _run(LocalityFeedForward(width, given.get("kernel_size", 3), ratio, squeezed), case)

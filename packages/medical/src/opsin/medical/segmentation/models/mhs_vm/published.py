@@ -20,22 +20,31 @@ from opsin.medical.segmentation.models.mhs_vm.routes import base_orders, inverse
 from opsin.medical.segmentation.models.mhs_vm.scan import GFU, MHSM, MambaEngine, VSSGate, VSSUnGated
 from opsin.medical.segmentation.models.mhs_vm.ss2d import SS2D
 
+DEPTHS: dict[str, Any] = {"depths": (2, 2, 9, 2), "depths_decoder": (2, 9, 2, 2)}
+"""The published network class's own defaults, which are not those of its smaller configs."""
+
 
 def _scan_settings(case: Case) -> dict[str, Any]:
-    """The scan's settings out of the authors' `para_dict`."""
+    """The scan's settings out of the authors' `para_dict`, and their defaults."""
     given = {**case.built_with, **case.built_with.get("para_dict", {})}
     return {
-        "heads": given.get("head_num", 4),
+        "heads": given.get("head_num", 3),
         "with_proj": given.get("with_proj", True),
-        "gfu_t": given.get("gfu_t", 0.5),
+        "gfu_t": given.get("gfu_t", 0.0),
         "d_state": given.get("d_state", 16),
     }
 
 
-def _run(case: Case, module: nn.Module) -> dict[str, Tensor]:
-    """The module on the case's only input; whatever the output is called, it is this one."""
+def _placed(case: Case, module: nn.Module) -> tuple[nn.Module, Tensor]:
+    """The filled module and the case's only input."""
     place(module.eval(), case.state_dict())
     (x,) = case.inputs().values()
+    return module, x
+
+
+def _run(case: Case, module: nn.Module) -> dict[str, Tensor]:
+    """The module on the input; whatever the output is called, it is this one."""
+    module, x = _placed(case, module)
     return dict.fromkeys(case.meta["outputs"], module(x))
 
 
@@ -48,7 +57,7 @@ def _routes(case: Case) -> dict[str, Tensor]:
 
 @adapter("mhs-vm", r"mhsm\.py GFU\b")
 def _gfu(case: Case) -> dict[str, Tensor]:
-    return _run(case, GFU(case.built_with.get("t", case.built_with.get("gfu_t", 0.5))))
+    return _run(case, GFU(case.built_with.get("t", case.built_with.get("gfu_t", 0.0))))
 
 
 @adapter("mhs-vm", r"mhsm\.py MambaEngine\b")
@@ -61,7 +70,9 @@ def _engine(case: Case) -> dict[str, Tensor]:
 @adapter("mhs-vm", r"mhsm\.py MHSM\b")
 @torch.no_grad()
 def _mhsm(case: Case) -> dict[str, Tensor]:
-    return _run(case, MHSM(_dim(case), **_scan_settings(case)))
+    """The published module takes its map as (B, d, h, w), and gives (B, h, w, d)."""
+    module, x = _placed(case, MHSM(_dim(case), **_scan_settings(case)))
+    return dict.fromkeys(case.meta["outputs"], module(x.permute(0, 2, 3, 1)))
 
 
 @adapter("mhs-vm", r"mhsm\.py VSSGate\b")
@@ -86,17 +97,21 @@ def _baseline_mixer(case: Case) -> dict[str, Tensor]:
 @torch.no_grad()
 def _network(case: Case) -> dict[str, Tensor]:
     built, names = case.built_with, list(case.shapes)
-    settings = _scan_settings(case) | {
-        ours: built[theirs]
-        for theirs, ours in (
-            ("input_channels", "in_channels"),
-            ("in_chans", "in_channels"),
-            ("depths", "depths"),
-            ("depths_decoder", "depths_decoder"),
-            ("dims", "widths"),
-        )
-        if theirs in built
-    }
+    settings = (
+        DEPTHS
+        | _scan_settings(case)
+        | {
+            ours: built[theirs]
+            for theirs, ours in (
+                ("input_channels", "in_channels"),
+                ("in_chans", "in_channels"),
+                ("depths", "depths"),
+                ("depths_decoder", "depths_decoder"),
+                ("dims", "widths"),
+            )
+            if theirs in built
+        }
+    )
     if not any(".mhs." in name for name in names):
         settings["heads"] = 0
     settings["gated"] = any(name.endswith("in_proj.weight") for name in names)
