@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,10 +66,8 @@ def segment_app(
     device: Device = "cpu",
 ) -> None:
     """Opens a local page where one clicks on a picture and sees the mask; Ctrl+C ends it."""
-    try:
-        import gradio  # noqa: F401  the page's module needs it at once
-    except ImportError:
-        raise UserError("the page needs gradio", "pip install 'opsin-segmentation[app]'") from None
+    if find_spec("gradio") is None:
+        raise UserError("the page needs gradio", "pip install 'opsin-segmentation[app]'")
     from opsin.segmentation.promptable.web_page import serve
 
     serve(_predictor(config, checkpoint, device), port)
